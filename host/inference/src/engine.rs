@@ -1,0 +1,117 @@
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::{AnswerStream, GenerateRequest, InferenceError, ModelName, Sampling};
+
+/// Decodes the sequences of one loaded model, all in one batch. Shared by everyone who asks that model.
+pub trait InferenceEngine: Send + Sync + 'static {
+    /// Starts one sequence. Never blocks.
+    ///
+    /// # Errors
+    /// [`InferenceError::Full`] or [`InferenceError::Stopped`]; what is wrong with the request itself may come here or as
+    /// the stream's first item.
+    fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError>;
+
+    /// The mean of `text`'s token embeddings, scaled to length 1.
+    fn embed(&self, text: String) -> EmbedFuture;
+
+    /// What is loaded.
+    fn info(&self) -> &ModelInfo;
+
+    /// Load now.
+    fn load(&self) -> EngineLoad;
+}
+
+/// An embedding under way. Dropping it gives it up.
+pub type EmbedFuture = Pin<Box<dyn Future<Output = Result<Embedding, InferenceError>> + Send>>;
+
+/// A text as a point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// `[n_embd]` f32, length 1.
+    pub values: Vec<f32>,
+    /// Tokens read.
+    pub input_tokens: u32,
+}
+
+/// A loaded model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// What clients call it.
+    pub name: ModelName,
+    /// `general.architecture` of the file, for example `llama`.
+    pub architecture: String,
+    /// Parameters.
+    pub n_params: u64,
+    /// Bytes of the weights.
+    pub size_bytes: u64,
+    /// Tokens in the vocabulary.
+    pub n_vocab: u32,
+    /// Dimensions of an embedding.
+    pub n_embd: u32,
+    /// Tokens of prompt and answer together, for each sequence.
+    pub n_context: u32,
+    /// Sequences decoded together at most.
+    pub n_sequences: u32,
+    /// SHA-256 of the file, lower-case hex.
+    pub digest: String,
+    /// What options that a request leaves out are taken from.
+    pub sampling: Sampling,
+}
+
+/// A snapshot of an engine's load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineLoad {
+    /// Sequences in the batch now.
+    pub n_running: u32,
+    /// Sequences that wait for a place in it.
+    pub n_waiting: u32,
+    /// Tokens of KV cache in use.
+    pub n_kv_used: u64,
+    /// Tokens of KV cache there are.
+    pub n_kv_total: u64,
+    /// Prompt tokens computed since the start.
+    pub n_prompt_tokens: u64,
+    /// Tokens generated since the start.
+    pub n_generated_tokens: u64,
+}
+
+/// The engines of this host by model name. Clones share one table.
+#[derive(Clone, Default)]
+pub struct Models {
+    engines: Arc<RwLock<BTreeMap<ModelName, Arc<dyn InferenceEngine>>>>,
+}
+
+impl Models {
+    /// Adds or replaces the engine of its model's name.
+    pub fn insert(&self, engine: Arc<dyn InferenceEngine>) {
+        let name = engine.info().name.clone();
+        self.engines.write().unwrap_or_else(PoisonError::into_inner).insert(name, engine);
+    }
+
+    /// Takes a model away from new requests. Its weights are freed when the last stream on it ends.
+    pub fn remove(&self, name: &ModelName) -> Option<Arc<dyn InferenceEngine>> {
+        self.engines.write().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// The engine of that model.
+    ///
+    /// # Errors
+    /// [`InferenceError::UnknownModel`] with the names there are.
+    pub fn get(&self, name: &ModelName) -> Result<Arc<dyn InferenceEngine>, InferenceError> {
+        let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
+        engines.get(name).cloned().ok_or_else(|| InferenceError::UnknownModel {
+            model: name.clone(),
+            loaded: engines.keys().cloned().collect(),
+        })
+    }
+
+    /// All engines, by name.
+    pub fn all(&self) -> Vec<Arc<dyn InferenceEngine>> {
+        self.engines.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! An engine without a model, for tests of everything around it: it answers `word1 word2 ...` at once.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use futures::{StreamExt, stream};
+
+use crate::{
+    AnswerEvent, AnswerStream, EmbedFuture, Embedding, EngineLoad, FinishReason, Finished, GenerateRequest, InferenceEngine,
+    InferenceError, ModelInfo, Sampling, Usage,
+};
+
+/// Tokens a [`FakeEngine`] generates when a request names no limit.
+const DEFAULT_TOKENS: u32 = 8;
+
+/// Generates `word1 word2 ...` up to `max_tokens`, as fast as it is read.
+pub struct FakeEngine {
+    info: ModelInfo,
+    running: Arc<AtomicU32>,
+    generated: Arc<AtomicU64>,
+}
+
+/// Counts a stream as running until it is dropped.
+struct Running(Arc<AtomicU32>);
+
+impl FakeEngine {
+    /// One that serves `n_sequences` at once under `name`.
+    pub fn new(name: &str, n_sequences: u32) -> Self {
+        let info = ModelInfo {
+            name: name.into(),
+            architecture: "fake".into(),
+            n_params: 0,
+            size_bytes: 0,
+            n_vocab: 0,
+            n_embd: 4,
+            n_context: 1024,
+            n_sequences,
+            digest: String::new(),
+            sampling: Sampling::default(),
+        };
+        Self { info, running: Arc::default(), generated: Arc::default() }
+    }
+}
+
+impl InferenceEngine for FakeEngine {
+    fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
+        let capacity = self.info.n_sequences;
+        self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < capacity).then_some(n + 1)).map_err(|n| {
+            InferenceError::Full { what: self.info.name.to_string(), in_flight: n as usize, capacity: capacity as usize }
+        })?;
+        let running = Running(Arc::clone(&self.running));
+        let generated = Arc::clone(&self.generated);
+        let n = request.sampling.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        let input_tokens = u32::try_from(request.prompt.n_bytes()).unwrap_or(u32::MAX);
+        let pieces = stream::iter(1..=n).map(move |i| {
+            generated.fetch_add(1, Ordering::Relaxed);
+            let text = if i == 1 { format!("word{i}") } else { format!(" word{i}") };
+            Ok(AnswerEvent::Piece { text, n_tokens: 1 })
+        });
+        let usage = Usage { input_tokens, output_tokens: n };
+        let end = stream::iter([Ok(AnswerEvent::Finished(Finished { reason: FinishReason::Length, usage }))]);
+        Ok(pieces.chain(end).inspect(move |_| { let _ = &running; }).boxed())
+    }
+
+    fn embed(&self, text: String) -> EmbedFuture {
+        Box::pin(async move {
+            Ok(Embedding { values: vec![0.5; 4], input_tokens: u32::try_from(text.len()).unwrap_or(u32::MAX) })
+        })
+    }
+
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn load(&self) -> EngineLoad {
+        EngineLoad {
+            n_running: self.running.load(Ordering::Acquire),
+            n_generated_tokens: self.generated.load(Ordering::Relaxed),
+            ..EngineLoad::default()
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

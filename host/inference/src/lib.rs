@@ -1,0 +1,22 @@
+//! The vocabulary of llambo: what is asked, what comes back, how it fails.
+//!
+//! Every other room speaks in these types. A leaf: no runtime, no I/O, no serialization, no clock of its own (deadlines
+//! are [`Instant`]s that callers made).
+
+mod answer;
+mod engine;
+mod error;
+pub mod fake;
+mod ids;
+mod node;
+mod request;
+mod sampling;
+
+pub use answer::{Answer, AnswerEvent, AnswerStream, FinishReason, Finished, Usage};
+pub use engine::{EmbedFuture, Embedding, EngineLoad, InferenceEngine, ModelInfo, Models};
+pub use error::{Fault, InferenceError};
+pub use ids::{ModelName, NodeId, RequestId, TypeName};
+pub use node::{GenerateFuture, Node, NodeState, NodeView};
+pub use request::{GenerateRequest, Message, Prompt, Role};
+pub use sampling::{Constraint, LogitBias, Sampling, SamplingError, SamplingOptions};
+pub use std::time::Instant;

@@ -1,0 +1,82 @@
+use std::{future::Future, pin::Pin};
+
+use crate::{AnswerStream, GenerateRequest, InferenceError, ModelName, NodeId, TypeName};
+
+/// A place that serves generations: an isolate of this host or a remote host.
+pub trait Node: Send + Sync + 'static {
+    /// What it is and how it does now. Cheap: called for listings and when its state changes.
+    fn view(&self) -> NodeView;
+
+    /// Starts a generation. Cancel by dropping the future or the stream.
+    ///
+    /// # Errors
+    /// Anything with [`crate::Fault::Node`] means that nothing was generated and another node may be tried.
+    fn generate(&self, request: GenerateRequest) -> GenerateFuture<'_>;
+
+    /// Ends it: no new request is taken, and what it holds is released once the running one is done.
+    fn stop(&self);
+}
+
+/// The start of a generation.
+pub type GenerateFuture<'a> = Pin<Box<dyn Future<Output = Result<AnswerStream, InferenceError>> + Send + 'a>>;
+
+/// A node as listings and strategies see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    /// Identity.
+    pub id: NodeId,
+    /// Node type of the configuration.
+    pub node_type: TypeName,
+    /// Model it serves.
+    pub model: ModelName,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// Requests it can serve at once.
+    pub capacity: u32,
+    /// Share of requests under `weighted-random`, relative to others; above 0.
+    pub weight: f64,
+    /// Requests finished, well or badly.
+    pub served: u64,
+    /// Times its guest was replaced after a trap or an exhausted budget.
+    pub replaced: u64,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeState {
+    /// Being made.
+    Starting,
+    /// Waiting for a request.
+    Ready,
+    /// Serving as many requests as it can.
+    Busy,
+    /// Put aside; woken by its next request.
+    Hibernated,
+    /// Finishing what it has, taking nothing new.
+    Draining,
+    /// Gone by request.
+    Stopped,
+    /// Could not be made or replaced.
+    Failed,
+}
+
+impl NodeState {
+    /// Every state, in order of a node's life.
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Ready, Self::Busy, Self::Hibernated, Self::Draining, Self::Stopped, Self::Failed];
+
+    /// Lower-case name, as shown to people and used as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Busy => "busy",
+            Self::Hibernated => "hibernated",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
