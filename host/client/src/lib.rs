@@ -1,1 +1,37 @@
-//! placeholder
+//! Talks to a llambo host over gRPC.
+//!
+//! ```no_run
+//! use futures::TryStreamExt;
+//! use llambo_client::{Ask, Client, Event};
+//!
+//! # async fn example() -> Result<(), llambo_client::Error> {
+//! let client = Client::connect("http://127.0.0.1:7400").await?;
+//! let mut events = client.generate(Ask::user("Why is the sky blue?").max_tokens(64)).await?;
+//! while let Some(event) = events.try_next().await? {
+//!     match event {
+//!         Event::Started(started) => eprintln!("served by {}", started.node),
+//!         Event::Piece(piece) => print!("{}", piece.text),
+//!         Event::Finished(finished) => eprintln!("\nfirst token after {:.0} ms", finished.ttft_ms),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing native is behind it: it builds wherever tokio does.
+
+mod ask;
+mod client;
+mod error;
+mod generation;
+
+pub use ask::Ask;
+pub use client::{Client, Health, NodeFilter, StatusStream};
+pub use error::Error;
+pub use generation::{Event, Generation};
+/// The messages that answers are made of, as in `llambo.proto`.
+pub use llambo_proto::v1::{
+    DrainResponse, EmbedResponse, Finished, GetBalancerResponse, InferResponse, Message, Model, Node, Piece, ScaleResponse,
+    SetBalancerResponse, SpawnResponse, Started, StatusResponse, Usage,
+};
+pub use tonic::Code;

@@ -1,0 +1,279 @@
+//! What a configuration says, as plain data: defaults filled in, sizes in bytes, paths resolved.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// At least one; names are unique. The first one answers requests that name none.
+    pub models: Vec<ModelConfig>,
+    /// At least one, in file order; names are unique.
+    pub types: Vec<TypeConfig>,
+    /// How nodes are chosen.
+    pub balancing: Balancing,
+    /// What waits when all nodes are busy.
+    pub queue: Queue,
+    /// Where requests come in.
+    pub network: Network,
+    /// How the host ends.
+    pub shutdown: Shutdown,
+    /// What it writes about itself.
+    pub logging: Logging,
+    /// What it keeps on disk.
+    pub cache: Cache,
+}
+
+/// One model that is loaded at the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// What clients and node types call it.
+    pub name: String,
+    /// Where its weights come from.
+    pub source: ModelSource,
+    /// Tokens of prompt and answer together, for each sequence; `None`: what the model was trained for.
+    pub context: Option<u32>,
+    /// Sequences decoded together at most.
+    pub sequences: u32,
+    /// Threads that compute; `None`: the machine's cores.
+    pub threads: Option<u32>,
+    /// Layers kept on the GPU.
+    pub gpu_layers: u32,
+    /// How the KV cache is kept.
+    pub kv_type: KvType,
+    /// Whether it also answers embedding requests.
+    pub embeddings: bool,
+}
+
+/// Where a model's weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// `builtin:demo`, inside the program.
+    Demo,
+    /// `builtin:demo-small`, inside the program.
+    DemoSmall,
+    /// A GGUF file. Not looked at here.
+    File(FilePath),
+}
+
+/// Number format of the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// 8-bit blocks: about half the memory, slightly different answers.
+    Q8_0,
+}
+
+/// A kind of isolate, and how many there are at the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeConfig {
+    /// `[a-z][a-z0-9-]{0,31}`.
+    pub name: String,
+    /// Isolates at the start; more or fewer can be asked for later.
+    pub count: u32,
+    /// Share of one core it may use over time, above 0; 1 is a whole core.
+    pub cpu: f64,
+    /// Guest memory in bytes; past it the guest is ended. See [`TypeConfig::linear_memory_bytes`] for one memory's limit.
+    pub memory_bytes: u64,
+    /// Name of one of [`Config::models`].
+    pub model: String,
+    /// What runs in it.
+    pub module: ModuleSource,
+    /// Share of requests under [`Strategy::WeightedRandom`], relative to others; above 0.
+    pub weight: f64,
+    /// Capability class for routing, 0 to 2; higher is stronger.
+    pub tier: u8,
+    /// CPU time the guest may use for one request.
+    pub cpu_time: Duration,
+    /// Calls a guest may make to the host in a second.
+    pub host_calls_per_second: u32,
+    /// Text a guest may send for one request, in bytes.
+    pub max_output_bytes: u64,
+    /// Elements in all of a guest's tables.
+    pub table_elements: u32,
+    /// Wasm stack in bytes.
+    pub stack_bytes: u64,
+}
+
+/// The guest module of a node type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModuleSource {
+    /// `builtin:default`, inside the program: passes the prompt to the model and its answer back.
+    Default,
+    /// A `.wasm` component. Not looked at here.
+    File(FilePath),
+}
+
+/// A path in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath {
+    /// As it is written in the file; what messages show.
+    pub written: String,
+    /// The same, counted from the file's folder when it is relative. Relative itself when the file was named by a relative
+    /// path.
+    pub resolved: PathBuf,
+}
+
+/// How a node is chosen for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    /// The strategy at the start; it can be switched later.
+    pub strategy: Strategy,
+    /// Nodes tried for one request before it fails, at least 1. Only requests of which nothing was sent yet are tried again.
+    pub attempts: u32,
+}
+
+/// Built-in balancing strategies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// Each in turn.
+    RoundRobin,
+    /// The smallest share of its capacity in use.
+    #[default]
+    LeastLoaded,
+    /// The fewest requests in flight.
+    LeastConnections,
+    /// Any, evenly.
+    Random,
+    /// Any, in proportion to the weights of the types.
+    WeightedRandom,
+    /// The less loaded of two taken at random.
+    PowerOfTwo,
+}
+
+/// Requests that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that wait for a node at most; beyond that they are refused. 0: nothing waits.
+    pub max_waiting: u32,
+    /// Requests served at once by the whole host at most.
+    pub max_in_flight: u32,
+    /// How long one waits before it is refused.
+    pub max_wait: Duration,
+}
+
+/// Where requests come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// gRPC listens here. Port 0 takes any free port.
+    pub grpc: SocketAddr,
+    /// HTTP listens here. Port 0 takes any free port.
+    pub http: SocketAddr,
+    /// Bytes of one request at most.
+    pub max_request_bytes: u64,
+    /// How long a client may take nothing of its answer before the request is given up.
+    pub client_stall_timeout: Duration,
+    /// Whether addresses that other machines reach were accepted.
+    pub insecure: bool,
+}
+
+/// How the host ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests under way may take to finish; after it they are cut off. 0: at once.
+    pub drain: Duration,
+}
+
+/// What the host writes about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Filter directives, for example `info` or `warn,llambo_llama=debug`; each is `level` or `target=level`.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Folder for compiled guest modules; `None`: one in the user's cache folder.
+    pub modules: Option<FilePath>,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The model of that name.
+    pub fn model(&self, name: &str) -> Option<&ModelConfig> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+// === impl TypeConfig ===
+
+impl TypeConfig {
+    /// Where one linear memory of the guest ends, in bytes: wasm32 addresses reach 4 GiB, however much the type may use.
+    pub fn linear_memory_bytes(&self) -> u64 {
+        self.memory_bytes.min(1 << 32)
+    }
+}
+
+// === impl names ===
+
+macro_rules! named {
+    ($(#[$doc:meta])* $type:ident { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl $type {
+            /// Each with the name it has in the file.
+            pub(crate) const NAMES: &'static [(&'static str, Self)] = &[$(($name, Self::$variant)),+];
+
+            /// The name it has in the file.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name),+
+                }
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+named!(KvType { F16 => "f16", Q8_0 => "q8_0" });
+named!(LogFormat { Text => "text", Json => "json" });
+named!(Strategy {
+    RoundRobin => "round-robin",
+    LeastLoaded => "least-loaded",
+    LeastConnections => "least-connections",
+    Random => "random",
+    WeightedRandom => "weighted-random",
+    PowerOfTwo => "power-of-two",
+});
+
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Demo => f.write_str("builtin:demo"),
+            Self::DemoSmall => f.write_str("builtin:demo-small"),
+            Self::File(path) => path.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ModuleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("builtin:default"),
+            Self::File(path) => path.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}

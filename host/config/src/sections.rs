@@ -1,0 +1,297 @@
+//! The keys of cluster-config.yaml with their defaults and ranges, section by section.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource, Network, Queue,
+    Shutdown, Strategy, TypeConfig,
+    decode::{Decoder, Map, Value, meant},
+    spelling::listed,
+    tree::Node,
+};
+
+/// Keys of each section by its name, which is empty for the root: what the shipped file must describe.
+#[cfg(test)]
+pub(crate) const KEYS: &[(&str, &[&str])] = &[
+    ("", ROOT),
+    ("models", MODEL),
+    ("types", TYPE),
+    ("balancing", BALANCING),
+    ("queue", QUEUE),
+    ("network", NETWORK),
+    ("shutdown", SHUTDOWN),
+    ("logging", LOGGING),
+    ("cache", CACHE),
+];
+
+const ROOT: &[&str] = &["models", "types", "balancing", "queue", "network", "shutdown", "logging", "cache"];
+const MODEL: &[&str] = &["name", "path", "context", "sequences", "threads", "gpu-layers", "kv-type", "embeddings"];
+const TYPE: &[&str] = &[
+    "count",
+    "cpu",
+    "memory",
+    "model",
+    "module",
+    "weight",
+    "tier",
+    "cpu-seconds",
+    "host-calls-per-second",
+    "max-output",
+    "table-elements",
+    "stack",
+];
+const BALANCING: &[&str] = &["strategy", "attempts"];
+const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
+const NETWORK: &[&str] = &["grpc", "http", "max-request-size", "client-stall-timeout", "insecure"];
+const SHUTDOWN: &[&str] = &["drain"];
+const LOGGING: &[&str] = &["format", "level"];
+const CACHE: &[&str] = &["modules"];
+
+const KB: u64 = 1 << 10;
+const MB: u64 = 1 << 20;
+const GB: u64 = 1 << 30;
+
+/// Longer than any wait that makes sense, short enough for every clock.
+const DAY: Duration = Duration::from_hours(24);
+const MS: Duration = Duration::from_millis(1);
+
+/// Decodes everything. `None` only when errors were noted.
+pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Option<Config> {
+    let root = decoder.root(root).map(ROOT)?;
+    let models = models(&root, folder);
+    let types = types(&root, &models, folder);
+    let (balancing, queue) = (root.section("balancing", BALANCING), root.section("queue", QUEUE));
+    let (shutdown, cache) = (root.section("shutdown", SHUTDOWN), root.section("cache", CACHE));
+    Some(Config {
+        models: models.configs,
+        types,
+        balancing: Balancing {
+            strategy: balancing.choice("strategy", Strategy::NAMES).unwrap_or_default(),
+            attempts: balancing.whole("attempts", 1..=10).unwrap_or(3),
+        },
+        queue: Queue {
+            max_waiting: queue.whole("max-waiting", 0..=1_000_000).unwrap_or(4096),
+            max_in_flight: queue.whole("max-in-flight", 1..=100_000).unwrap_or(512),
+            max_wait: queue.duration("max-wait", MS..=DAY).unwrap_or(Duration::from_secs(30)),
+        },
+        network: network(&root),
+        shutdown: Shutdown { drain: shutdown.duration("drain", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(10)) },
+        logging: logging(&root),
+        cache: Cache { modules: cache.get("modules").and_then(|value| file_path(&value, value.text()?, folder)) },
+    })
+}
+
+#[derive(Default)]
+struct Models {
+    configs: Vec<ModelConfig>,
+    /// Whether every name could be read. Otherwise a reference that finds none is not wrong for sure.
+    is_complete: bool,
+}
+
+fn models(root: &Map<'_>, folder: &Path) -> Models {
+    let advice = "list at least one, for example `- path: builtin:demo`";
+    let Some(list) = root.require("models", advice) else { return Models::default() };
+    let Some(items) = list.list() else { return Models::default() };
+    let mut models = Models { configs: Vec::new(), is_complete: true };
+    let mut names = HashMap::new();
+    for (n, item) in items.enumerate() {
+        let config = item.map(MODEL).and_then(|map| {
+            let config = model(&map, folder)?;
+            if let Some(first) = names.insert(config.name.clone(), n)
+                && let Some(value) = map.get("name").or_else(|| map.get("path"))
+            {
+                value.wrong(format_args!("`models[{first}]` has that name already"), "give one of them another `name`");
+            }
+            Some(config)
+        });
+        models.is_complete &= config.is_some();
+        models.configs.extend(config);
+    }
+    if models.configs.is_empty() && models.is_complete {
+        list.wrong("has no entry", advice);
+    }
+    models
+}
+
+/// `None` when path or name cannot be read.
+fn model(map: &Map<'_>, folder: &Path) -> Option<ModelConfig> {
+    let path = map.require("path", "give a GGUF file, `builtin:demo` or `builtin:demo-small`");
+    let path = path.and_then(|value| value.text().map(|text| (value, text)));
+    let source = path.as_ref().and_then(|(value, text)| {
+        let builtin = [("builtin:demo", ModelSource::Demo), ("builtin:demo-small", ModelSource::DemoSmall)];
+        builtin_or_file(value, text, builtin, folder).map(|found| found.unwrap_or_else(ModelSource::File))
+    });
+    let name = match map.get("name") {
+        Some(value) => value.text().filter(|name| {
+            let is_good = name.chars().count() <= 128 && !name.contains(char::is_control);
+            if !is_good {
+                value.wrong("must be at most 128 printable characters", "choose another name");
+            }
+            is_good
+        }),
+        None => path.as_ref().map(|(_, text)| *text),
+    };
+    let context = map.whole("context", 64..=1 << 20);
+    let sequences = map.whole("sequences", 1..=256).unwrap_or(64);
+    let threads = map.whole("threads", 1..=512);
+    let gpu_layers = map.whole("gpu-layers", 0..=10_000).unwrap_or(0);
+    let kv_type = map.choice("kv-type", KvType::NAMES).unwrap_or_default();
+    let embeddings = map.switch("embeddings").unwrap_or(true);
+    Some(ModelConfig { name: name?.to_owned(), source: source?, context, sequences, threads, gpu_layers, kv_type, embeddings })
+}
+
+fn types(root: &Map<'_>, models: &Models, folder: &Path) -> Vec<TypeConfig> {
+    let advice = "name at least one, for example `tiny: {count: 1000, memory: 128MB, cpu: 0.1}`";
+    let Some(types) = root.require("types", advice) else { return Vec::new() };
+    let Some(entries) = types.named() else { return Vec::new() };
+    if entries.is_empty() {
+        types.wrong("has no entry", advice);
+    }
+    entries.into_iter().filter_map(|(name, value)| node_type(name, &value, models, folder)).collect()
+}
+
+fn node_type(name: &str, value: &Value<'_>, models: &Models, folder: &Path) -> Option<TypeConfig> {
+    let mut chars = name.chars();
+    let begins_well = chars.next().is_some_and(|c| c.is_ascii_lowercase());
+    if !begins_well || name.len() > 32 || !chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+        value.wrong_key("is not a name for a type; use a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`");
+    }
+    let map = value.map(TYPE)?;
+    map.require("count", "say how many there are at the start; 0 is allowed");
+    Some(TypeConfig {
+        name: name.to_owned(),
+        count: map.whole("count", 0..=200_000).unwrap_or(0),
+        cpu: map.number("cpu", 0.001..=64.0).unwrap_or(1.0),
+        memory_bytes: map.size("memory", MB..=64 * GB).unwrap_or(128 * MB),
+        model: model_reference(&map, models),
+        module: module(&map, folder),
+        weight: map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0),
+        tier: map.whole("tier", 0..=2).unwrap_or(0),
+        cpu_time: map.number("cpu-seconds", 0.001..=86_400.0).map_or(Duration::from_secs(10), Duration::from_secs_f64),
+        host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),
+        max_output_bytes: map.size("max-output", KB..=GB).unwrap_or(8 * MB),
+        table_elements: map.whole("table-elements", 1..=10_000_000).unwrap_or(10_000),
+        stack_bytes: map.size("stack", 64 * KB..=MB).unwrap_or(128 * KB),
+    })
+}
+
+/// The name of the type's model, or of the first one.
+fn model_reference(map: &Map<'_>, models: &Models) -> String {
+    let names = || models.configs.iter().map(|model| model.name.as_str());
+    let Some(value) = map.get("model") else { return names().next().unwrap_or_default().to_owned() };
+    let name = value.text().unwrap_or_default();
+    if !name.is_empty() && models.is_complete && !names().any(|known| known == name) {
+        let known = format!("`models` has only {}", listed(names()));
+        value.wrong(known, meant(name, names(), "name one of them or add it there"));
+    }
+    name.to_owned()
+}
+
+fn module(map: &Map<'_>, folder: &Path) -> ModuleSource {
+    map.get("module")
+        .and_then(|value| {
+            let text = value.text()?;
+            let found = builtin_or_file(&value, text, [("builtin:default", ModuleSource::Default)], folder)?;
+            if found.is_err() && Path::new(text).extension().is_none_or(|extension| extension != "wasm") {
+                let advice = meant(text, ["builtin:default"], "write one of the two");
+                value.wrong("must be `builtin:default` or the path of a component that ends in `.wasm`", advice);
+            }
+            Some(found.unwrap_or_else(ModuleSource::File))
+        })
+        .unwrap_or(ModuleSource::Default)
+}
+
+fn network(root: &Map<'_>) -> Network {
+    let map = root.section("network", NETWORK);
+    // A value that is neither true nor false is one mistake, not a second one at each address.
+    let insecure = map.get("insecure").is_some_and(|value| value.switch().unwrap_or(true));
+    let defaults = [7400, 7480].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let [grpc, http] = [("grpc", defaults[0]), ("http", defaults[1])].map(|(key, default)| address(&map, key, default, insecure));
+    if let (Some(grpc), Some(http)) = (grpc, http)
+        && grpc.port() == http.port()
+        && grpc.port() != 0
+        && (grpc.ip() == http.ip() || grpc.ip().is_unspecified() || http.ip().is_unspecified())
+    {
+        let (value, other) = match map.get("http") {
+            Some(value) => (Some(value), "grpc"),
+            None => (map.get("grpc"), "http"),
+        };
+        value.inspect(|value| value.wrong(format_args!("`network.{other}` has that port too"), "give it another port"));
+    }
+    Network {
+        grpc: grpc.unwrap_or(defaults[0]),
+        http: http.unwrap_or(defaults[1]),
+        max_request_bytes: map.size("max-request-size", KB..=64 * MB).unwrap_or(4 * MB),
+        client_stall_timeout: map.duration("client-stall-timeout", MS..=DAY).unwrap_or(Duration::from_mins(1)),
+        insecure,
+    }
+}
+
+/// `None` when it was wrong.
+fn address(map: &Map<'_>, key: &'static str, default: SocketAddr, insecure: bool) -> Option<SocketAddr> {
+    let Some(value) = map.get(key) else { return Some(default) };
+    let Ok(address) = value.text()?.parse::<SocketAddr>() else {
+        value.wrong("must be an IP address and a port", format_args!("write it like `{default}` or `[::1]:{}`", default.port()));
+        return None;
+    };
+    if !insecure && !address.ip().to_canonical().is_loopback() {
+        value.wrong(
+            "other machines could then use this host, which has no authentication yet",
+            format_args!("use `{default}`, or accept that with `network.insecure: true`"),
+        );
+    }
+    Some(address)
+}
+
+fn logging(root: &Map<'_>) -> Logging {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let map = root.section("logging", LOGGING);
+    let level = map.get("level").and_then(|value| {
+        let text = value.text()?;
+        for directive in text.split(',').map(str::trim) {
+            let (target, level) = directive.split_once('=').unwrap_or(("any", directive));
+            let is_target = !target.is_empty() && target.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c));
+            if !is_target || !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+                let must = format!("each part must be a level ({}) or `target=level`", listed(LEVELS));
+                value.wrong(must, meant(level, LEVELS, "write it like `info` or `warn,llambo_llama=debug`"));
+                return None;
+            }
+        }
+        Some(text.to_owned())
+    });
+    Logging {
+        format: map.choice("format", LogFormat::NAMES).unwrap_or_default(),
+        level: level.unwrap_or_else(|| "info".to_owned()),
+    }
+}
+
+/// Something inside the program, or else a file; `None` when it was neither.
+fn builtin_or_file<T, const N: usize>(
+    value: &Value<'_>,
+    text: &str,
+    builtin: [(&'static str, T); N],
+    folder: &Path,
+) -> Option<Result<T, FilePath>> {
+    if !text.starts_with("builtin:") {
+        return file_path(value, text, folder).map(Err);
+    }
+    let names = builtin.each_ref().map(|(name, _)| *name);
+    let found = builtin.into_iter().find(|(name, _)| *name == text).map(|(_, found)| Ok(found));
+    if found.is_none() {
+        value.wrong(format_args!("the program contains only {}", listed(names)), meant(text, names, "use that or a file"));
+    }
+    found
+}
+
+fn file_path(value: &Value<'_>, text: &str, folder: &Path) -> Option<FilePath> {
+    if text == "~" || text.starts_with("~/") {
+        value.wrong("`~` is not expanded here", "write the whole path");
+        return None;
+    }
+    Some(FilePath { written: text.to_owned(), resolved: folder.join(text) })
+}

@@ -1,0 +1,108 @@
+//! Forms that a text must have: JSON Schema through llguidance, GBNF through llama.cpp's own grammars.
+
+use std::sync::Arc;
+
+use llama_cpp_sys_2::llama_token_data;
+use llambo_inference::Constraint;
+use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar};
+use toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
+
+use crate::{
+    error::LlamaError,
+    ffi::{Grammar, Model, Token},
+};
+
+/// Compiles constraints for one model; the vocabulary's trie is built once.
+pub(crate) struct Constraints {
+    model: Arc<Model>,
+    factory: ParserFactory,
+}
+
+/// A constraint at some point of a text.
+pub(crate) enum ActiveConstraint {
+    Schema(Box<Matcher>),
+    Gbnf { grammar: Grammar, candidates: Vec<llama_token_data> },
+}
+
+/// Whether a text may or must end after a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Open,
+    Complete,
+}
+
+impl Constraints {
+    pub(crate) fn new(model: &Arc<Model>) -> Result<Self, LlamaError> {
+        let n_vocab = u32::try_from(model.n_vocab()).unwrap_or(u32::MAX);
+        let eos = model.eos().and_then(|t| u32::try_from(t).ok()).unwrap_or(0);
+        let words: Vec<Vec<u8>> = (0..i32::try_from(n_vocab).unwrap_or(i32::MAX))
+            .map(|token| {
+                let mut piece = model.piece(token, true);
+                if model.is_control(token) || model.is_end(token) {
+                    piece.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
+                }
+                piece
+            })
+            .collect();
+        let trie = TokTrie::from(&TokRxInfo::new(n_vocab, eos), &words);
+        let environment: toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory =
+            ParserFactory::new_simple(&environment).map_err(|e| LlamaError::Grammar(format!("this vocabulary: {e}")))?;
+        factory.quiet();
+        Ok(Self { model: Arc::clone(model), factory })
+    }
+
+    /// # Errors
+    /// The schema or grammar cannot be understood.
+    pub(crate) fn compile(&self, constraint: &Constraint) -> Result<ActiveConstraint, LlamaError> {
+        match constraint {
+            Constraint::Gbnf(text) => {
+                Ok(ActiveConstraint::Gbnf { grammar: Grammar::parse(&self.model, text)?, candidates: Vec::new() })
+            }
+            Constraint::JsonSchema(text) => {
+                let schema: serde_json::Value =
+                    serde_json::from_str(text).map_err(|e| LlamaError::Grammar(format!("the schema is not JSON: {e}")))?;
+                let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
+                let parser = parser.map_err(|e| LlamaError::Grammar(format!("the JSON Schema: {e}")))?;
+                Ok(ActiveConstraint::Schema(Box::new(Matcher::new(Ok(parser)))))
+            }
+        }
+    }
+}
+
+impl ActiveConstraint {
+    /// Sets the logits of all tokens that may not come next to minus infinity. `logits` is `[n_vocab]`.
+    pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<(), LlamaError> {
+        match self {
+            Self::Schema(matcher) => {
+                let allowed = matcher.compute_mask_or_eos().map_err(|e| LlamaError::Grammar(e.to_string()))?;
+                for (token, logit) in (0u32..).zip(logits.iter_mut()) {
+                    if !allowed.is_allowed(token) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+            Self::Gbnf { grammar, candidates } => {
+                candidates.clear();
+                candidates.extend((0i32..).zip(logits.iter()).map(|(id, &logit)| llama_token_data { id, logit, p: 0.0 }));
+                grammar.mask(candidates);
+                for (logit, candidate) in logits.iter_mut().zip(candidates.iter()) {
+                    *logit = candidate.logit;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves on by a token that was not masked.
+    pub(crate) fn accept(&mut self, token: Token) -> Result<Progress, LlamaError> {
+        match self {
+            Self::Schema(matcher) => {
+                let id = u32::try_from(token).map_err(|e| LlamaError::Grammar(e.to_string()))?;
+                matcher.consume_token(id).map_err(|e| LlamaError::Grammar(e.to_string()))?;
+                Ok(if matcher.is_stopped() { Progress::Complete } else { Progress::Open })
+            }
+            Self::Gbnf { grammar, .. } => grammar.accept(token).map(|()| Progress::Open),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Embeddings: a second context of one sequence, made when the first is asked for.
+
+use std::sync::Arc;
+
+use llambo_inference::{Embedding, InferenceError};
+
+use crate::{
+    error::LlamaError,
+    ffi::{Batch, Context, ContextParams, Model, Token},
+};
+
+/// Tokens of a text that can be embedded: pooling needs all of them in one physical batch.
+pub(crate) const MAX_EMBED_TOKENS: u32 = 8192;
+
+/// Computes embeddings on the engine's thread.
+pub(crate) struct Embedder {
+    context: Option<Context>,
+    params: ContextParams,
+    batch: Batch,
+}
+
+impl Embedder {
+    pub(crate) fn new(n_context: u32, n_threads: i32) -> Self {
+        let n = n_context.min(MAX_EMBED_TOKENS);
+        let params =
+            ContextParams { n_sequences: 1, n_context: n, n_batch: n, n_threads, kv_q8: false, pooled: true };
+        Self { context: None, params, batch: Batch::default() }
+    }
+
+    /// The mean of the embeddings of `tokens`, scaled to length 1.
+    pub(crate) fn embed(&mut self, model: &Arc<Model>, tokens: &[Token]) -> Result<Embedding, InferenceError> {
+        if self.context.is_none() {
+            self.context = Some(Context::new(model, self.params)?);
+        }
+        let Some(context) = &mut self.context else { return Err(InferenceError::Backend("no embedding context".into())) };
+        context.forget(0);
+        self.batch.clear();
+        for (position, &token) in tokens.iter().enumerate() {
+            self.batch.push(token, position, 0, true);
+        }
+        context.decode(&mut self.batch)?;
+        let row = context.embedding(0).ok_or_else(|| LlamaError::BadBatch("there is no pooled embedding").into());
+        let row = row.map_err(|e: InferenceError| e)?;
+        let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let values = row.iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect();
+        Ok(Embedding { values, input_tokens: u32::try_from(tokens.len()).unwrap_or(u32::MAX) })
+    }
+}

@@ -1,0 +1,205 @@
+//! The handle of an engine: checks requests, hands them to its thread, and joins it in the end.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use llambo_catalog::ModelFile;
+use llambo_inference::{
+    AnswerStream, EmbedFuture, EngineLoad, GenerateRequest, InferenceEngine, InferenceError, ModelInfo, ModelName, Prompt,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    embed::{Embedder, MAX_EMBED_TOKENS},
+    error::LlamaError,
+    ffi::{Context, ContextParams},
+    load::{EngineSettings, KvType, LoadedModel, PREFILL_TOKENS},
+    sequence::Sequence,
+    stream,
+    worker::{Command, Worker},
+};
+
+/// A loaded model and the thread that decodes for it. When it and the last stream from it are dropped, the thread ends and
+/// the weights are freed.
+pub struct LlamaEngine {
+    handle: Arc<Handle>,
+}
+
+/// What streams keep alive.
+pub(crate) struct Handle {
+    model: Arc<LoadedModel>,
+    commands: SyncSender<Command>,
+    board: Arc<Board>,
+    capacity: u32,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    waker: thread::Thread,
+}
+
+/// Numbers that the thread writes and others read.
+#[derive(Default)]
+pub(crate) struct Board {
+    pub(crate) is_closing: AtomicBool,
+    /// Submitted and not yet left.
+    pub(crate) n_in_flight: AtomicU32,
+    pub(crate) n_running: AtomicU32,
+    pub(crate) n_waiting: AtomicU32,
+    pub(crate) n_kv_used: AtomicU64,
+    pub(crate) n_prompt_tokens: AtomicU64,
+    pub(crate) n_generated_tokens: AtomicU64,
+}
+
+impl LlamaEngine {
+    /// Loads `file` and starts its thread. Takes as long as reading the weights; call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// The file, the settings, or too little memory for the KV cache.
+    pub fn load(file: &ModelFile, settings: &EngineSettings) -> Result<Self, LlamaError> {
+        let model = Arc::new(LoadedModel::load(file, settings)?);
+        let n_threads = i32::try_from(settings.n_threads.clamp(1, 512)).unwrap_or(1);
+        let params = ContextParams {
+            n_sequences: settings.n_sequences,
+            n_context: model.info.n_context,
+            n_batch: PREFILL_TOKENS.max(settings.n_sequences),
+            n_threads,
+            kv_q8: settings.kv_type == KvType::Q8,
+            pooled: false,
+        };
+        let capacity = settings.n_sequences.saturating_add(settings.n_waiting);
+        // room for every request that `n_in_flight` lets in, and as many embeddings
+        let (commands, inbox) = sync_channel(2 * capacity as usize);
+        let board = Arc::<Board>::default();
+        let (ready, is_ready) = sync_channel(1);
+        let (shared, seen, stall) = (Arc::clone(&model), Arc::clone(&board), settings.stall_timeout);
+        let thread = thread::Builder::new()
+            .name(format!("llama {}", settings.name))
+            .spawn(move || {
+                // made here, because a context stays on its thread
+                let context = match Context::new(&shared.model, params) {
+                    Ok(context) => context,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let embedder = Embedder::new(shared.info.n_context, n_threads);
+                let worker = Worker::new(shared, context, embedder, inbox, seen, stall);
+                if ready.send(Ok(())).is_ok() {
+                    worker.run();
+                }
+            })
+            .map_err(LlamaError::Thread)?;
+        let died = || LlamaError::Settings(format!("the engine thread of `{}` ended while it started", settings.name));
+        is_ready.recv().map_err(|_| died())??;
+        let info = &model.info;
+        tracing::info!(
+            model = %info.name, n_params = info.n_params, n_context = info.n_context, n_sequences = info.n_sequences,
+            digest = info.digest, "model loaded"
+        );
+        let waker = thread.thread().clone();
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { handle: Arc::new(Handle { model, commands, board, capacity, thread, waker }) })
+    }
+
+    fn send(&self, command: Command) -> Result<(), InferenceError> {
+        self.handle.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => self.full(),
+            TrySendError::Disconnected(_) => InferenceError::Stopped(self.handle.name().to_string()),
+        })?;
+        self.handle.wake();
+        Ok(())
+    }
+
+    fn full(&self) -> InferenceError {
+        InferenceError::Full {
+            what: self.handle.name().to_string(),
+            in_flight: self.handle.board.n_in_flight.load(Relaxed) as usize,
+            capacity: self.handle.capacity as usize,
+        }
+    }
+}
+
+impl InferenceEngine for LlamaEngine {
+    fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
+        let handle = &self.handle;
+        if request.deadline.is_some_and(|deadline| deadline <= llambo_inference::Instant::now()) {
+            return Err(InferenceError::DeadlineExceeded { n_generated: 0 });
+        }
+        let (sender, reader) = stream::channel(Arc::clone(handle));
+        let sequence = Box::new(Sequence::new(request, &handle.model, rand::random(), sender)?);
+        let board = &handle.board;
+        let admitted = board.n_in_flight.fetch_update(AcqRel, Acquire, |n| (n < handle.capacity).then_some(n + 1));
+        admitted.map_err(|_| self.full())?;
+        if let Err(error) = self.send(Command::Generate(sequence)) {
+            board.n_in_flight.fetch_sub(1, Relaxed);
+            return Err(error);
+        }
+        Ok(Box::pin(reader))
+    }
+
+    fn embed(&self, text: String) -> EmbedFuture {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.handle.model.tokens(&Prompt::Text(text)).and_then(|tokens| {
+            if tokens.len() > MAX_EMBED_TOKENS as usize {
+                return Err(InferenceError::PromptTooLong {
+                    model: self.handle.name().clone(),
+                    n_prompt: tokens.len() as u64,
+                    n_context: MAX_EMBED_TOKENS,
+                });
+            }
+            self.send(Command::Embed { tokens, reply })
+        });
+        let handle = Arc::clone(&self.handle);
+        Box::pin(async move {
+            sent?;
+            answer.await.unwrap_or_else(|_| Err(InferenceError::Stopped(handle.name().to_string())))
+        })
+    }
+
+    fn info(&self) -> &ModelInfo {
+        &self.handle.model.info
+    }
+
+    fn load(&self) -> EngineLoad {
+        let board = &self.handle.board;
+        let info = &self.handle.model.info;
+        EngineLoad {
+            n_running: board.n_running.load(Relaxed),
+            n_waiting: board.n_waiting.load(Relaxed),
+            n_kv_used: board.n_kv_used.load(Relaxed),
+            n_kv_total: u64::from(info.n_context) * u64::from(info.n_sequences),
+            n_prompt_tokens: board.n_prompt_tokens.load(Relaxed),
+            n_generated_tokens: board.n_generated_tokens.load(Relaxed),
+        }
+    }
+}
+
+// === impl Handle ===
+
+impl Handle {
+    pub(crate) fn name(&self) -> &ModelName {
+        &self.model.info.name
+    }
+
+    /// Makes the thread look again.
+    pub(crate) fn wake(&self) {
+        self.waker.unpark();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.board.is_closing.store(true, Release);
+        self.wake();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // no stream is left, so the thread is between two steps or asleep: this waits for one step at most
+        if thread.is_some_and(|t| t.join().is_err()) {
+            tracing::error!(model = %self.model.info.name, "the engine thread panicked");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+use std::path::PathBuf;
+
+use llambo_catalog::CatalogError;
+use llambo_inference::InferenceError;
+
+/// Why a model could not be loaded or a sequence not be decoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LlamaError {
+    /// The file is not usable.
+    #[error(transparent)]
+    File(#[from] CatalogError),
+    /// llama.cpp refused the file.
+    #[error("llama.cpp cannot load `{}`: {problem}", path.display())]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// Its last message.
+        problem: String,
+    },
+    /// The model is of a kind that cannot be continued token by token.
+    #[error("`{}` is an encoder; llambo serves decoder-only models", path.display())]
+    NotADecoder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A setting is out of range for the model.
+    #[error("{0}")]
+    Settings(String),
+    /// No room for the KV cache.
+    #[error("llama.cpp cannot hold {n_sequences} sequences of {n_context} tokens; lower `sequences` or `context`")]
+    Context {
+        /// Sequences asked for.
+        n_sequences: u32,
+        /// Tokens for each.
+        n_context: u32,
+    },
+    /// The engine thread could not be started.
+    #[error("cannot start the engine thread: {0}")]
+    Thread(std::io::Error),
+    /// A text that no tokenizer call takes.
+    #[error("a text of {n_bytes} bytes cannot be tokenized")]
+    TextTooLong {
+        /// Its size.
+        n_bytes: usize,
+    },
+    /// A batch that llama.cpp would abort over: a defect of llambo.
+    #[error("refused a batch: {0}")]
+    BadBatch(&'static str),
+    /// `llama_decode` failed.
+    #[error("llama_decode returned {code}")]
+    Decode {
+        /// Its code.
+        code: i32,
+    },
+    /// A grammar or schema that cannot be used.
+    #[error("the grammar cannot be used: {0}")]
+    Grammar(String),
+}
+
+impl From<LlamaError> for InferenceError {
+    fn from(error: LlamaError) -> Self {
+        match error {
+            LlamaError::Grammar(_) | LlamaError::TextTooLong { .. } => Self::InvalidRequest(error.to_string()),
+            other => Self::Backend(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! One sequence of the batch: `prefill -> decode -> ended`, paused while its reader is behind.
+
+use std::collections::VecDeque;
+
+use llambo_inference::{AnswerEvent, FinishReason, Finished, GenerateRequest, InferenceError, Instant, RequestId, Usage};
+
+use crate::{
+    constraint::{ActiveConstraint, Progress},
+    error::LlamaError,
+    ffi::Token,
+    load::LoadedModel,
+    sampler::{Candidate, Sampler},
+    stream::EventSender,
+    text::{Added, TextAssembler},
+};
+
+/// A checked and tokenized request with all the state of its generation.
+pub(crate) struct Sequence {
+    pub(crate) id: RequestId,
+    pub(crate) prompt: Vec<Token>,
+    /// Prompt tokens that are computed.
+    pub(crate) n_fed: usize,
+    /// The token to be computed next, once the prompt is.
+    pub(crate) last: Token,
+    pub(crate) n_generated: u32,
+    max_tokens: u32,
+    ignore_end: bool,
+    pub(crate) deadline: Option<Instant>,
+    /// Since when its reader has been behind.
+    pub(crate) paused_since: Option<Instant>,
+    /// Events the channel had no room for.
+    unsent: VecDeque<AnswerEvent>,
+    sampler: Sampler,
+    constraint: Option<ActiveConstraint>,
+    text: TextAssembler,
+    /// Tokens whose text was held back.
+    n_held: u32,
+    pub(crate) ended: bool,
+    pub(crate) events: EventSender,
+}
+
+impl Sequence {
+    /// # Errors
+    /// What is wrong with the request.
+    pub(crate) fn new(
+        request: GenerateRequest,
+        model: &LoadedModel,
+        seed: u64,
+        events: EventSender,
+    ) -> Result<Self, InferenceError> {
+        let prompt = model.tokens(&request.prompt)?;
+        let sampling = request.sampling;
+        if let Some(bias) = sampling.logit_bias.iter().find(|b| b.token >= model.info.n_vocab) {
+            let n_vocab = model.info.n_vocab;
+            return Err(InferenceError::InvalidRequest(format!(
+                "`logit_bias` names token {}, but `{}` has tokens 0 to {}",
+                bias.token,
+                model.info.name,
+                n_vocab - 1
+            )));
+        }
+        let constraint = sampling.constraint.as_ref().map(|c| model.constraints.compile(c)).transpose()?;
+        let room = u32::try_from(model.info.n_context as usize - prompt.len()).unwrap_or(0);
+        Ok(Self {
+            id: request.id,
+            n_fed: 0,
+            last: 0,
+            n_generated: 0,
+            max_tokens: sampling.max_tokens.unwrap_or(u32::MAX).min(room),
+            ignore_end: sampling.ignore_eos && constraint.is_none(),
+            deadline: request.deadline,
+            paused_since: None,
+            unsent: VecDeque::new(),
+            sampler: Sampler::new(&sampling, sampling.seed.unwrap_or(seed), &prompt),
+            constraint,
+            text: TextAssembler::new(sampling.stop),
+            n_held: 0,
+            ended: false,
+            events,
+            prompt,
+        })
+    }
+
+    /// Prompt tokens still to be computed.
+    pub(crate) fn n_unfed(&self) -> usize {
+        self.prompt.len() - self.n_fed
+    }
+
+    /// Tokens it has in the KV cache.
+    pub(crate) fn n_cached(&self) -> usize {
+        self.n_fed + (self.n_generated as usize).saturating_sub(1)
+    }
+
+    /// Whether its next token can be computed.
+    pub(crate) fn can_decode(&self) -> bool {
+        !self.ended && self.paused_since.is_none() && self.n_unfed() == 0 && self.n_generated > 0
+    }
+
+    /// Takes the next token from its logits: `[n_vocab]` f32, changed in place.
+    pub(crate) fn take_token(
+        &mut self,
+        logits: &mut [f32],
+        candidates: &mut Vec<Candidate>,
+        model: &LoadedModel,
+        now: Instant,
+    ) -> Result<(), LlamaError> {
+        self.sampler.adjust(logits);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(logits)?;
+        }
+        let chosen = self.sampler.choose(logits, candidates).and_then(|t| Token::try_from(t).ok());
+        let token = chosen.ok_or_else(|| LlamaError::Grammar("no token of this vocabulary can follow".into()))?;
+        self.n_generated += 1;
+        self.last = token;
+        if model.model.is_end(token) && !self.ignore_end {
+            self.end(FinishReason::Stop, now);
+            return Ok(());
+        }
+        self.sampler.accept(token);
+        let progress = self.constraint.as_mut().map_or(Ok(Progress::Open), |c| c.accept(token))?;
+        self.n_held += 1;
+        let piece = usize::try_from(token).ok().and_then(|t| model.pieces.get(t)).map_or(&[][..], |p| p);
+        match self.text.push(piece) {
+            Added::Text(text) => self.emit_text(text, now),
+            Added::Stopped(text) => {
+                self.emit_text(text, now);
+                self.text = TextAssembler::new(Vec::new());
+                self.end(FinishReason::Stop, now);
+                return Ok(());
+            }
+        }
+        if progress == Progress::Complete {
+            self.end(FinishReason::Stop, now);
+        } else if self.n_generated >= self.max_tokens {
+            self.end(FinishReason::Length, now);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, reason: FinishReason, now: Instant) {
+        let rest = self.text.finish();
+        self.emit_text(rest, now);
+        let input_tokens = u32::try_from(self.prompt.len()).unwrap_or(u32::MAX);
+        let usage = Usage { input_tokens, output_tokens: self.n_generated };
+        self.ended = true;
+        self.emit(AnswerEvent::Finished(Finished { reason, usage }), now);
+    }
+
+    fn emit_text(&mut self, text: String, now: Instant) {
+        if !text.is_empty() {
+            let n_tokens = std::mem::take(&mut self.n_held);
+            self.emit(AnswerEvent::Piece { text, n_tokens }, now);
+        }
+    }
+
+    fn emit(&mut self, event: AnswerEvent, now: Instant) {
+        self.unsent.push_back(event);
+        self.flush(now);
+    }
+
+    /// Sends what it can of what is unsent. Afterwards the sequence is paused exactly if something is left.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        while let Some(event) = self.unsent.pop_front() {
+            if let Err(event) = self.events.send(event) {
+                self.unsent.push_front(event);
+                self.paused_since.get_or_insert(now);
+                return;
+            }
+        }
+        self.paused_since = None;
+    }
+
+    /// Whether everything was said and handed over.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.ended && self.unsent.is_empty()
+    }
+}

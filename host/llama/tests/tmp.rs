@@ -1,0 +1,2 @@
+#[path = "../../../tests/tests/llama/main.rs"]
+mod suite;

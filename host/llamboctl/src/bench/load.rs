@@ -1,0 +1,156 @@
+//! Keeps requests going, in one of two ways.
+//!
+//! A closed loop starts the next request when one is done: it finds the throughput, but a slow host slows the load too, and
+//! the latencies look better than users would have them. An open loop starts requests on a fixed timetable and measures
+//! each from when it should have started, not from when it could: what a stall costs those behind it is counted
+//! (Gil Tene's "coordinated omission").
+
+use std::{future::Future, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use llambo_client::{Ask, Client, Error, Event};
+use tokio::time::{Instant, sleep_until};
+
+use super::tally::{Sample, Tally};
+
+/// Requests of an open loop in flight at most; those due beyond wait, and their waiting counts. Keeps a host that stands
+/// still from filling this machine's memory.
+const MAX_IN_FLIGHT: usize = 20_000;
+
+/// When requests start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// `concurrency` at any time until `requests` were started.
+    Closed { concurrency: usize, requests: u64 },
+    /// `requests` of them, `per_second` each second.
+    Open { per_second: f64, requests: u64 },
+}
+
+pub(crate) struct Run {
+    /// Requests go round these; at least one.
+    pub(crate) clients: Vec<Client>,
+    pub(crate) ask: Ask,
+    pub(crate) pace: Pace,
+}
+
+impl Pace {
+    pub(crate) fn open(per_second: f64, duration: Duration) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count; the largest is 1e6/s for a day")]
+        let requests = (per_second * duration.as_secs_f64()).ceil().max(1.0) as u64;
+        Self::Open { per_second, requests }
+    }
+
+    fn requests(self) -> u64 {
+        match self {
+            Self::Closed { requests, .. } | Self::Open { requests, .. } => requests,
+        }
+    }
+
+    /// When request `i` is due, if it depends on the clock alone.
+    fn due(self, begin: Instant, i: u64) -> Option<Instant> {
+        match self {
+            Self::Closed { .. } => None,
+            Self::Open { per_second, .. } => Some(begin + Duration::from_secs_f64(i as f64 / per_second)),
+        }
+    }
+
+    fn has_room(self, in_flight: usize) -> bool {
+        match self {
+            Self::Closed { concurrency, .. } => in_flight < concurrency,
+            Self::Open { .. } => in_flight < MAX_IN_FLIGHT,
+        }
+    }
+}
+
+impl Run {
+    /// Runs until all is done or `interrupt` is, and says whether it was interrupted. Requests in flight then are
+    /// cancelled and not counted.
+    pub(crate) async fn drive(self, interrupt: impl Future<Output = ()>) -> (Tally, bool) {
+        let Self { clients, ask, pace } = self;
+        tokio::pin!(interrupt);
+        let begin = Instant::now();
+        let mut tally = Tally::default();
+        let mut in_flight = FuturesUnordered::new();
+        let mut next_client = clients.iter().cycle();
+        let mut n_started = 0;
+        let mut is_interrupted = false;
+        while n_started < pace.requests() || !in_flight.is_empty() {
+            let may_start = n_started < pace.requests() && pace.has_room(in_flight.len());
+            let due = pace.due(begin, n_started);
+            tokio::select! {
+                () = &mut interrupt => {
+                    is_interrupted = true;
+                    break;
+                }
+                Some(sample) = in_flight.next(), if !in_flight.is_empty() => tally.add(sample),
+                () = sleep_until(due.unwrap_or(begin)), if may_start => {
+                    let client = next_client.next().expect("there is at least one connection");
+                    in_flight.push(request(client, ask.clone(), due.unwrap_or_else(Instant::now)));
+                    n_started += 1;
+                }
+            }
+        }
+        tally.elapsed = begin.elapsed();
+        (tally, is_interrupted)
+    }
+}
+
+/// One request from `start` on, to its end.
+async fn request(client: &Client, ask: Ask, start: Instant) -> Sample {
+    let mut sample = Sample::default();
+    let end = stream(client, ask, start, &mut sample).await;
+    sample.total = start.elapsed();
+    sample.error = end.err().map(|e| e.reason().to_owned());
+    sample
+}
+
+async fn stream(client: &Client, ask: Ask, start: Instant, sample: &mut Sample) -> Result<(), Error> {
+    let mut events = client.generate(ask).await?;
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        match event? {
+            Event::Started(started) => sample.node = started.node,
+            Event::Piece(piece) => {
+                let now = Instant::now();
+                match last.replace(now) {
+                    None => sample.ttft = Some(now - start),
+                    Some(before) => sample.gaps.push((now - before, piece.n_tokens.max(1))),
+                }
+            }
+            Event::Finished(finished) => sample.n_tokens = finished.usage.unwrap_or_default().output_tokens,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_loop_keeps_its_timetable() {
+        let pace = Pace::open(4.0, Duration::from_secs(3));
+        assert_eq!(pace.requests(), 12);
+        let begin = Instant::now();
+        assert_eq!(pace.due(begin, 0), Some(begin));
+        assert_eq!(pace.due(begin, 6), Some(begin + Duration::from_millis(1500)));
+    }
+
+    #[tokio::test]
+    async fn every_request_is_counted_even_when_nobody_answers() {
+        let client = Client::connect_lazily("http://127.0.0.1:1").unwrap();
+        let pace = Pace::Closed { concurrency: 3, requests: 10 };
+        let run = Run { clients: vec![client], ask: Ask::text("x"), pace };
+        let (tally, is_cut_short) = run.drive(std::future::pending()).await;
+        assert_eq!((tally.failed(), tally.finished, is_cut_short), (10, 0, false));
+        assert_eq!(tally.errors["UNREACHABLE"], 10);
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_ends_it_early() {
+        let client = Client::connect_lazily("http://127.0.0.1:1").unwrap();
+        let run = Run { clients: vec![client], ask: Ask::text("x"), pace: Pace::open(1.0, Duration::from_secs(3600)) };
+        let (_, is_cut_short) = run.drive(tokio::time::sleep(Duration::from_millis(5))).await;
+        assert!(is_cut_short);
+    }
+}

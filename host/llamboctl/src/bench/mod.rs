@@ -1,0 +1,76 @@
+//! `bench load`: many requests, and what became of them.
+
+mod load;
+mod report;
+mod tally;
+
+use std::{fs, io};
+
+use llambo_client::{Ask, Client};
+
+use self::load::{Pace, Run};
+use crate::{
+    args::Load,
+    exit::{Failure, INTERRUPTED, NO, OK},
+    output,
+};
+
+/// Requests in flight on one connection: about where a second connection starts to pay.
+const PER_CONNECTION: u32 = 64;
+/// Connections opened unless told otherwise.
+const MAX_CONNECTIONS: u32 = 16;
+
+pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Failure> {
+    let pace = match args.rate {
+        Some(per_second) => Pace::open(per_second, args.duration),
+        None => Pace::Closed { concurrency: args.concurrency as usize, requests: args.requests },
+    };
+    let n_connections = args.connections.unwrap_or_else(|| match pace {
+        Pace::Closed { .. } => args.concurrency.div_ceil(PER_CONNECTION).clamp(1, MAX_CONNECTIONS),
+        // how many will be in flight is what an open loop finds out
+        Pace::Open { .. } => MAX_CONNECTIONS,
+    });
+    // opened before the clock starts
+    let mut clients = Vec::with_capacity(n_connections as usize);
+    for _ in 0..n_connections {
+        clients.push(Client::connect(host).await?);
+    }
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // without a handler Ctrl-C ends the process, as it does by default
+            std::future::pending::<()>().await;
+        }
+    };
+    let (tally, is_cut_short) = Run { clients, ask: ask(args), pace }.drive(interrupt).await;
+
+    let report = report::to_json(&tally, pace, is_cut_short);
+    if let Some(path) = &args.json_file {
+        fs::write(path, format!("{report}\n"))
+            .map_err(|e| Failure::cannot_create(format!("cannot write `{}`: {e}", path.display())))?;
+    }
+    let mut out = io::stdout().lock();
+    if json {
+        output::json(&mut out, &report)?;
+    } else {
+        report::to_text(&mut out, &tally, pace, is_cut_short)?;
+    }
+    Ok(match (is_cut_short, tally.failed()) {
+        (true, _) => INTERRUPTED,
+        (false, 0) => OK,
+        (false, _) => NO,
+    })
+}
+
+fn ask(args: &Load) -> Ask {
+    let mut ask = Ask::text(&args.prompt).max_tokens(args.max_tokens);
+    if let Some(model) = &args.target.model {
+        ask = ask.model(model);
+    }
+    if let Some(node_type) = &args.target.node_type {
+        ask = ask.node_type(node_type);
+    }
+    if let Some(timeout) = args.timeout {
+        ask = ask.timeout(timeout);
+    }
+    ask
+}

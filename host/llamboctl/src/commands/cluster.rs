@@ -1,0 +1,113 @@
+use std::io::{self, Write};
+
+use llambo_client::{GetBalancerResponse, Health as Answer};
+use serde_json::json;
+
+use super::Session;
+use crate::{
+    args::{Balancer, Count, Drain, Health},
+    exit::{Failure, NO, OK},
+    output,
+};
+
+pub(crate) async fn spawn(session: &Session, args: &Count) -> Result<u8, Failure> {
+    let done = session.client.spawn(&args.node_type, args.count).await?;
+    let mut out = io::stdout().lock();
+    if session.json {
+        let value = json!({
+            "type": args.node_type,
+            "spawned": done.spawned,
+            "nodes": done.nodes,
+            "spawn_p50_us": done.spawn_p50_us,
+            "spawn_p99_us": done.spawn_p99_us,
+        });
+        output::json(&mut out, &value)?;
+    } else {
+        let (spawned, p50, p99) = (done.spawned, done.spawn_p50_us, done.spawn_p99_us);
+        writeln!(out, "spawned {spawned} of type {}: {p50:.1} µs each (median), {p99:.1} µs (99th percentile)", args.node_type)?;
+    }
+    Ok(OK)
+}
+
+pub(crate) async fn scale(session: &Session, args: &Count) -> Result<u8, Failure> {
+    let done = session.client.scale(&args.node_type, args.count).await?;
+    let mut out = io::stdout().lock();
+    if session.json {
+        output::json(&mut out, &json!({ "type": args.node_type, "before": done.before, "after": done.after }))?;
+    } else {
+        writeln!(out, "{}: {} nodes, before {}", args.node_type, done.after, done.before)?;
+    }
+    Ok(OK)
+}
+
+pub(crate) async fn drain(session: &Session, args: Drain) -> Result<u8, Failure> {
+    let client = &session.client;
+    let done = match args.node_type {
+        Some(node_type) => client.drain_type(&node_type).await?,
+        None if args.all => client.drain_host().await?,
+        None => client.drain_nodes(args.nodes).await?,
+    };
+    let mut out = io::stdout().lock();
+    if session.json {
+        output::json(&mut out, &json!({ "draining": done.draining }))?;
+    } else {
+        writeln!(out, "{} nodes go as soon as they are idle", done.draining)?;
+    }
+    Ok(OK)
+}
+
+pub(crate) async fn balancer(session: &Session, args: &Balancer) -> Result<u8, Failure> {
+    let mut out = io::stdout().lock();
+    if let Some(strategy) = &args.strategy {
+        let done = session.client.set_balancer(strategy).await?;
+        if !session.json {
+            writeln!(out, "{}, before {}", done.after, done.before)?;
+        } else if !args.stats {
+            output::json(&mut out, &json!({ "before": done.before, "after": done.after }))?;
+        }
+        if !args.stats {
+            return Ok(OK);
+        }
+    }
+    let b = session.client.balancer().await?;
+    if session.json {
+        output::json(&mut out, &to_json(&b))?;
+    } else if args.stats {
+        writeln!(out, "strategy  {}", b.strategy)?;
+        writeln!(out, "choices   {}", b.choices)?;
+        writeln!(out, "time      {:.0} ns (median), {:.0} ns (99th percentile)", b.choice_p50_ns, b.choice_p99_ns)?;
+        writeln!(out, "served    {} by the busiest node, {} by the idlest", b.served_max, b.served_min)?;
+    } else {
+        for name in &b.available {
+            let mark = if *name == b.strategy { '*' } else { ' ' };
+            writeln!(out, "{mark} {name}")?;
+        }
+        if !b.available.contains(&b.strategy) {
+            writeln!(out, "* {}", b.strategy)?;
+        }
+    }
+    Ok(OK)
+}
+
+fn to_json(b: &GetBalancerResponse) -> serde_json::Value {
+    json!({
+        "strategy": b.strategy,
+        "available": b.available,
+        "choices": b.choices,
+        "choice_p50_ns": b.choice_p50_ns,
+        "choice_p99_ns": b.choice_p99_ns,
+        "served_max": b.served_max,
+        "served_min": b.served_min,
+    })
+}
+
+pub(crate) async fn health(session: &Session, args: &Health) -> Result<u8, Failure> {
+    let is_serving = session.client.health(&args.service).await? == Answer::Serving;
+    let mut out = io::stdout().lock();
+    if session.json {
+        output::json(&mut out, &json!({ "service": args.service, "serving": is_serving }))?;
+    } else {
+        writeln!(out, "{}", if is_serving { "serving" } else { "not serving" })?;
+    }
+    Ok(if is_serving { OK } else { NO })
+}

@@ -1,0 +1,119 @@
+use std::io;
+
+use llambo_client::{Model, NodeFilter};
+use serde_json::{Value, json};
+
+use super::Session;
+use crate::{
+    exit::{Failure, OK},
+    output::{
+        self,
+        Align::{Left, Right},
+    },
+};
+
+pub(crate) async fn models(session: &Session) -> Result<u8, Failure> {
+    let models = session.client.models().await?;
+    let mut out = io::stdout().lock();
+    if session.json {
+        output::json(&mut out, &models.iter().map(model_json).collect())?;
+        return Ok(OK);
+    }
+    let columns = [
+        ("NAME", Left),
+        ("ARCHITECTURE", Left),
+        ("PARAMETERS", Right),
+        ("SIZE", Right),
+        ("CONTEXT", Right),
+        ("SEQUENCES", Right),
+        ("RUNNING", Right),
+        ("WAITING", Right),
+    ];
+    let rows: Vec<_> = models
+        .into_iter()
+        .map(|m| {
+            [
+                m.name,
+                m.architecture,
+                output::count(m.n_params),
+                output::bytes(m.size_bytes),
+                m.n_context.to_string(),
+                m.n_sequences.to_string(),
+                m.n_running.to_string(),
+                m.n_waiting.to_string(),
+            ]
+        })
+        .collect();
+    output::table(&mut out, columns, &rows)?;
+    Ok(OK)
+}
+
+pub(crate) fn model_json(m: &Model) -> Value {
+    json!({
+        "name": m.name,
+        "architecture": m.architecture,
+        "n_params": m.n_params,
+        "size_bytes": m.size_bytes,
+        "n_vocab": m.n_vocab,
+        "n_embd": m.n_embd,
+        "n_context": m.n_context,
+        "n_sequences": m.n_sequences,
+        "sha256": m.sha256,
+        "n_running": m.n_running,
+        "n_waiting": m.n_waiting,
+    })
+}
+
+pub(crate) async fn nodes(session: &Session, node_type: String, state: String, limit: Option<u32>) -> Result<u8, Failure> {
+    let nodes = session.client.nodes(&NodeFilter { node_type, state, limit }).await?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if session.json {
+        let nodes: Value = nodes
+            .iter()
+            .map(|n| {
+                json!({
+                    "id": n.id,
+                    "type": n.r#type,
+                    "model": n.model,
+                    "state": n.state,
+                    "in_flight": n.in_flight,
+                    "capacity": n.capacity,
+                    "served": n.served,
+                    "memory_bytes": n.memory_bytes,
+                    "weight": n.weight,
+                    "replaced": n.replaced,
+                })
+            })
+            .collect();
+        output::json(&mut out, &nodes)?;
+    } else {
+        let columns = [
+            ("ID", Left),
+            ("TYPE", Left),
+            ("MODEL", Left),
+            ("STATE", Left),
+            ("IN FLIGHT", Right),
+            ("SERVED", Right),
+            ("MEMORY", Right),
+            ("REPLACED", Right),
+        ];
+        let rows: Vec<_> = nodes
+            .into_iter()
+            .map(|n| {
+                [
+                    n.id,
+                    n.r#type,
+                    n.model,
+                    n.state,
+                    format!("{}/{}", n.in_flight, n.capacity),
+                    n.served.to_string(),
+                    output::bytes(n.memory_bytes),
+                    n.replaced.to_string(),
+                ]
+            })
+            .collect();
+        output::table(&mut out, columns, &rows)?;
+    }
+    io::Write::flush(&mut out)?;
+    Ok(OK)
+}

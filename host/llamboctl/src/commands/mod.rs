@@ -1,0 +1,48 @@
+//! One module for each group of commands. Each gets the connection and writes its answer to standard output.
+
+mod cluster;
+mod infer;
+mod listings;
+mod local;
+mod metrics;
+mod status;
+
+use llambo_client::Client;
+
+use crate::{
+    args::{Args, Command, Models, Nodes},
+    bench,
+    exit::Failure,
+};
+
+/// What a command that talks to a host needs.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    /// Whether the answer is for a program.
+    pub(crate) json: bool,
+}
+
+/// Runs one command; the number is the code to exit with.
+pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
+    let Args { host, json, command } = args;
+    let session = || Ok::<_, Failure>(Session { client: Client::connect_lazily(&host)?, json });
+    match command {
+        Command::Infer(args) => infer::infer(&session()?, args).await,
+        Command::Embed(args) => infer::embed(&session()?, args).await,
+        Command::Models(Models::List) => listings::models(&session()?).await,
+        Command::Nodes(Nodes::List { node_type, state, limit }) => {
+            listings::nodes(&session()?, node_type.unwrap_or_default(), state.unwrap_or_default(), limit).await
+        }
+        Command::Status(args) => status::status(&session()?, &args).await,
+        Command::Spawn(args) => cluster::spawn(&session()?, &args).await,
+        Command::Scale(args) => cluster::scale(&session()?, &args).await,
+        Command::Drain(args) => cluster::drain(&session()?, args).await,
+        Command::Balancer(args) => cluster::balancer(&session()?, &args).await,
+        Command::Health(args) => cluster::health(&session()?, &args).await,
+        Command::Metrics(args) => metrics::metrics(&args, json).await,
+        Command::Config(crate::args::Config::Validate { file }) => local::validate(&file, json),
+        Command::Init(args) => local::init(&args, json),
+        Command::Bench(crate::args::Bench::Load(args)) => bench::load(&host, &args, json).await,
+        Command::Completion { shell } => local::completion(shell),
+    }
+}

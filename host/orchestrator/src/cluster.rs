@@ -1,0 +1,335 @@
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use llambo_inference::{ModelName, Node, NodeId, NodeState, TypeName};
+use llambo_strategy::{Balancer, by_name};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Settings,
+    admission::{Admission, Effects},
+    balance::{Balance, percentile},
+    dispatcher::Dispatcher,
+    error::{ClusterError, SpawnError, StillBusy},
+    registry::NodeKey,
+    shared::Shared,
+};
+
+/// Nodes changed under one hold of the lock, so that requests wait for about 100 us at most while 100,000 nodes change.
+pub(crate) const NODES_PER_STEP: usize = 256;
+/// Ids that an error about an unknown one lists.
+const LISTED_IDS: usize = 10;
+
+/// Makes nodes. Implemented by the program, which knows isolates.
+pub trait NodeFactory: Send + Sync + 'static {
+    /// The node types of the configuration.
+    fn types(&self) -> Vec<TypeInfo>;
+
+    /// Makes `count` nodes of a type that [`Self::types`] names: all, or none and an error. Their ids are unused on this host.
+    fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>>;
+}
+
+/// A node type of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeInfo {
+    /// What requests and operators call it.
+    pub name: TypeName,
+    /// The model its nodes serve.
+    pub model: ModelName,
+}
+
+/// New nodes.
+pub struct SpawnOutcome {
+    /// The nodes; they take requests as soon as their view says so.
+    pub nodes: Vec<Arc<dyn Node>>,
+    /// How long each took to make, on its thread, in microseconds.
+    pub spawn_us: Vec<f32>,
+}
+
+/// What [`Cluster::spawn`] made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpawnReport {
+    /// All of them, in the order they were made.
+    pub nodes: Vec<NodeId>,
+    /// Time of one spawn on its thread, in microseconds.
+    pub spawn_p50_us: f64,
+    /// The same, 99th percentile.
+    pub spawn_p99_us: f64,
+}
+
+/// What [`Cluster::scale`] changed. Nodes that drain or have failed do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleReport {
+    /// Nodes of the type before.
+    pub before: u32,
+    /// Nodes of the type after.
+    pub after: u32,
+}
+
+/// What [`Cluster::drain`] takes out of service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DrainTarget {
+    /// These nodes.
+    Nodes(Vec<NodeId>),
+    /// All nodes of a type.
+    Type(TypeName),
+}
+
+/// What [`Cluster::set_balancer`] changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BalancerSwitch {
+    /// The strategy before.
+    pub before: &'static str,
+    /// The strategy from now on.
+    pub after: &'static str,
+}
+
+/// The nodes of this host and what operators do with them. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) shared: Arc<Shared>,
+    factory: Arc<dyn NodeFactory>,
+    /// One permit: of two that scale the same type at once, the second must see what the first did.
+    operations: Arc<Semaphore>,
+}
+
+impl Cluster {
+    /// A cluster without nodes, whose types may be asked for at once. Counts uptime from here.
+    ///
+    /// # Errors
+    /// [`ClusterError::Strategy`] if the settings name one that does not exist.
+    pub fn new(factory: Arc<dyn NodeFactory>, mut settings: Settings) -> Result<Self, ClusterError> {
+        settings.max_in_flight = settings.max_in_flight.max(1);
+        settings.attempts = settings.attempts.max(1);
+        let balance = Balance::new(by_name(&settings.strategy)?, rand::random());
+        let mut admission = Admission::new(balance, settings.max_in_flight, settings.max_waiting);
+        for info in factory.types() {
+            admission.registry.know(&info);
+        }
+        let shared = Arc::new(Shared::new(admission, settings));
+        Ok(Self { shared, factory, operations: Arc::new(Semaphore::new(1)) })
+    }
+
+    /// The door for requests.
+    pub fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(Arc::clone(&self.shared))
+    }
+
+    /// The node types that can be spawned.
+    pub fn types(&self) -> Vec<TypeInfo> {
+        self.factory.types()
+    }
+
+    /// Adds `count` nodes of a type. Waits for other operations to end first.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownType`], [`ClusterError::Draining`], [`ClusterError::Spawn`]: nothing was added.
+    /// [`ClusterError::DuplicateNode`] if the factory broke its promise: the other nodes were added.
+    pub async fn spawn(&self, node_type: &TypeName, count: u32) -> Result<SpawnReport, ClusterError> {
+        let _turn = self.turn().await;
+        self.spawn_in_turn(node_type, count).await
+    }
+
+    /// Brings a type to `count` nodes. Of too many the idlest go first, the newest among equals; busy ones finish what they
+    /// have. Failed nodes of the type go too. Waits for other operations to end first.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub async fn scale(&self, node_type: &TypeName, count: u32) -> Result<ScaleReport, ClusterError> {
+        let _turn = self.turn().await;
+        let info = self.known(node_type)?;
+        self.shared.lock().registry.know(&info);
+        let (mut live, failed) = self.nodes_of(node_type);
+        self.drain_keys(&failed);
+        let before = n_nodes(live.len());
+        if count > before {
+            self.spawn_in_turn(node_type, count - before).await?;
+        } else {
+            live.sort_unstable();
+            let surplus: Vec<_> = live.into_iter().take((before - count) as usize).map(|(_, Reverse(key))| key).collect();
+            self.drain_keys(&surplus);
+        }
+        let after = n_nodes(self.nodes_of(node_type).0.len());
+        tracing::info!(node_type = %node_type, before, after, "scaled");
+        Ok(ScaleReport { before, after })
+    }
+
+    /// Takes nodes out of service: idle ones at once, the others when their requests have ended. Each is removed and
+    /// [`Node::stop`]ped then. Answers how many were in service before.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownNode`] or [`ClusterError::UnknownType`]: nothing was changed.
+    pub fn drain(&self, target: &DrainTarget) -> Result<u32, ClusterError> {
+        let keys = match target {
+            DrainTarget::Nodes(ids) => self.keys(ids)?,
+            DrainTarget::Type(node_type) => {
+                if !self.shared.lock().registry.knows(node_type) {
+                    return Err(self.unknown_type(node_type));
+                }
+                let (live, others) = self.nodes_of(node_type);
+                live.into_iter().map(|(_, Reverse(key))| key).chain(others).collect()
+            }
+        };
+        let draining = self.drain_keys(&keys);
+        tracing::info!(draining, "draining nodes");
+        Ok(draining)
+    }
+
+    /// Adds nodes that were made elsewhere, such as remote hosts.
+    ///
+    /// # Errors
+    /// [`ClusterError::DuplicateNode`] with the first id that came twice; the other nodes were added.
+    pub fn add(&self, nodes: Vec<Arc<dyn Node>>) -> Result<(), ClusterError> {
+        let mut twice = None;
+        for node in nodes {
+            let view = node.view();
+            let id = view.id.clone();
+            let added = self.shared.lock().add(node, view);
+            match added {
+                Ok(effects) => self.shared.apply(effects),
+                Err(node) => {
+                    node.stop();
+                    twice.get_or_insert(id);
+                }
+            }
+        }
+        twice.map_or(Ok(()), |node| Err(ClusterError::DuplicateNode { node }))
+    }
+
+    /// Switches the strategy for all requests that are placed from now on, waiting ones included.
+    ///
+    /// # Errors
+    /// [`ClusterError::Strategy`], with the names there are.
+    pub fn set_balancer(&self, name: &str) -> Result<BalancerSwitch, ClusterError> {
+        let balancer = by_name(name)?;
+        let after = balancer.name();
+        Ok(BalancerSwitch { before: self.use_balancer(balancer), after })
+    }
+
+    /// The same with a strategy that is not built in. Answers with the name of the one before.
+    pub fn use_balancer(&self, balancer: Arc<dyn Balancer>) -> &'static str {
+        let after = balancer.name();
+        let before = self.shared.lock().balance.set(balancer);
+        tracing::info!(before, after, "strategy switched");
+        before
+    }
+
+    /// From now on new requests are refused and no nodes are made. Requests that were let in, waiting ones included, are
+    /// served to their end. There is no way back.
+    pub fn start_drain(&self) {
+        self.shared.lock().start_drain();
+        tracing::info!("the host drains");
+    }
+
+    /// Whether [`Self::start_drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.shared.lock().is_draining()
+    }
+
+    /// Waits until no request is in flight and none waits, which lasts only after [`Self::start_drain`].
+    ///
+    /// # Errors
+    /// [`StillBusy`] after `timeout`.
+    pub async fn drained(&self, timeout: Duration) -> Result<(), StillBusy> {
+        let until = Instant::now().checked_add(timeout);
+        loop {
+            let mut idle = std::pin::pin!(self.shared.idle.notified());
+            // listening before looking: an end between the two is not missed
+            idle.as_mut().enable();
+            let busy = {
+                let admission = self.shared.lock();
+                StillBusy { in_flight: admission.in_flight(), waiting: admission.waiting() }
+            };
+            if busy == (StillBusy { in_flight: 0, waiting: 0 }) {
+                return Ok(());
+            }
+            match until {
+                Some(until) => timeout_at(until, idle).await.map_err(|_| busy)?,
+                None => idle.await,
+            }
+        }
+    }
+
+    /// Takes every node out of service, as [`Self::drain`] does: the last step of a host that ends.
+    pub fn stop_nodes(&self) {
+        let keys: Vec<_> = self.shared.lock().registry.entries().map(|(key, _)| key).collect();
+        self.drain_keys(&keys);
+    }
+
+    async fn spawn_in_turn(&self, node_type: &TypeName, count: u32) -> Result<SpawnReport, ClusterError> {
+        let info = self.known(node_type)?;
+        if self.is_draining() {
+            return Err(ClusterError::Draining);
+        }
+        let SpawnOutcome { nodes, spawn_us } = self.factory.spawn(node_type, count).await?;
+        self.shared.lock().registry.know(&info);
+        let ids: Vec<_> = nodes.iter().map(|node| node.view().id).collect();
+        self.add(nodes)?;
+        tracing::info!(node_type = %node_type, count = ids.len(), "spawned");
+        let mut spawn_us: Vec<f64> = spawn_us.into_iter().map(f64::from).collect();
+        Ok(SpawnReport {
+            nodes: ids,
+            spawn_p50_us: percentile(&mut spawn_us, 0.50),
+            spawn_p99_us: percentile(&mut spawn_us, 0.99),
+        })
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.operations.acquire().await.expect("the semaphore is never closed")
+    }
+
+    fn known(&self, node_type: &TypeName) -> Result<TypeInfo, ClusterError> {
+        let known = self.factory.types().into_iter().find(|info| info.name == *node_type);
+        known.ok_or_else(|| self.unknown_type(node_type))
+    }
+
+    pub(crate) fn unknown_type(&self, node_type: &TypeName) -> ClusterError {
+        let mut known: BTreeSet<_> = self.factory.types().into_iter().map(|info| info.name).collect();
+        known.extend(self.shared.lock().registry.types().map(|(name, _)| name.clone()));
+        ClusterError::UnknownType { node_type: node_type.clone(), known: known.into_iter().collect() }
+    }
+
+    /// The nodes of a type that serve requests, by load and from the newest, and those that do not but are still there.
+    fn nodes_of(&self, node_type: &TypeName) -> (Vec<(u32, Reverse<NodeKey>)>, Vec<NodeKey>) {
+        let admission = self.shared.lock();
+        let (mut live, mut failed) = (Vec::new(), Vec::new());
+        for (key, entry) in admission.registry.entries().filter(|(_, entry)| entry.node_type == *node_type) {
+            if entry.is_live() {
+                live.push((entry.in_flight, Reverse(key)));
+            } else if entry.state() == NodeState::Failed {
+                failed.push(key);
+            }
+        }
+        (live, failed)
+    }
+
+    fn keys(&self, ids: &[NodeId]) -> Result<Vec<NodeKey>, ClusterError> {
+        let admission = self.shared.lock();
+        let registry = &admission.registry;
+        let key = |id: &NodeId| {
+            registry.key(id).ok_or_else(|| ClusterError::UnknownNode {
+                node: id.clone(),
+                first: registry.entries_after(None).take(LISTED_IDS).map(|entry| entry.id.clone()).collect(),
+                total: registry.len(),
+            })
+        };
+        ids.iter().map(key).collect()
+    }
+
+    fn drain_keys(&self, keys: &[NodeKey]) -> u32 {
+        let mut drained = 0;
+        for step in keys.chunks(NODES_PER_STEP) {
+            let mut effects = Effects::default();
+            drained += self.shared.lock().drain(step, &mut effects);
+            self.shared.apply(effects);
+        }
+        drained
+    }
+}
+
+fn n_nodes(n: usize) -> u32 {
+    u32::try_from(n).expect("16,777,216 nodes at most")
+}

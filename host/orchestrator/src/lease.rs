@@ -1,0 +1,92 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use llambo_inference::{InferenceError, Node, NodeId};
+use tokio::time::Instant;
+
+use crate::{
+    admission::{Pick, Report},
+    registry::NodeKey,
+    shared::Shared,
+};
+
+/// One request's place on one node.
+///
+/// Dropping it gives the place back: to the request that has waited longest for such a node, if one has.
+pub struct Lease {
+    shared: Arc<Shared>,
+    node: Arc<dyn Node>,
+    id: NodeId,
+    key: NodeKey,
+    report: Report,
+    failed: bool,
+    given_back: bool,
+}
+
+impl Lease {
+    pub(crate) fn new(shared: &Arc<Shared>, pick: Pick) -> Self {
+        metrics::histogram!("llambo_orchestrator_choice_seconds").record(pick.choice);
+        Self {
+            shared: Arc::clone(shared),
+            node: pick.node,
+            id: pick.id,
+            key: pick.key,
+            report: Report::default(),
+            failed: false,
+            given_back: false,
+        }
+    }
+
+    /// The node it is a place on.
+    pub fn node_id(&self) -> &NodeId {
+        &self.id
+    }
+
+    pub(crate) fn node(&self) -> &dyn Node {
+        &*self.node
+    }
+
+    pub(crate) fn key(&self) -> NodeKey {
+        self.key
+    }
+
+    /// The node is asked now.
+    pub(crate) fn mark_used(&mut self) {
+        self.report.used = true;
+    }
+
+    pub(crate) fn first_token_after(&mut self, ttft: Duration) {
+        self.report.ttft_us = Some(ttft.as_secs_f32() * 1e6);
+    }
+
+    /// The node answered with an error: it will be asked how it is when the place is given back.
+    pub(crate) fn mark_failed(&mut self, error: &InferenceError) {
+        self.failed |= error.fault() == llambo_inference::Fault::Node;
+    }
+
+    /// Ends the lease without giving the place back, which is the caller's duty now.
+    pub(crate) fn into_report(mut self) -> (NodeKey, Report) {
+        self.given_back = true;
+        (self.key, self.final_report())
+    }
+
+    fn final_report(&self) -> Report {
+        let observed = self.failed.then(|| self.node.view().state);
+        Report { observed, ..self.report }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.given_back {
+            let report = self.final_report();
+            let effects = self.shared.lock().release(self.key, report, Instant::now());
+            self.shared.apply(effects);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("node", &self.id).finish_non_exhaustive()
+    }
+}

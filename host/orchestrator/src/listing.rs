@@ -1,0 +1,132 @@
+use std::sync::Arc;
+
+use llambo_inference::{Node, NodeId, NodeState, NodeView, TypeName};
+
+use crate::{
+    cluster::Cluster,
+    error::ClusterError,
+    registry::{Entry, shown_state},
+};
+
+/// Nodes read under one hold of the lock.
+const NODES_PER_PAGE: usize = 1024;
+
+/// Which nodes [`Cluster::list`] shows; what is `None` filters nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFilter {
+    /// Only nodes of this type.
+    pub node_type: Option<TypeName>,
+    /// Only nodes in this state.
+    pub state: Option<NodeState>,
+}
+
+/// Part of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodePage {
+    /// The nodes asked for, in order of id.
+    pub nodes: Vec<NodeEntry>,
+    /// How many there are in all that pass the filter.
+    pub total: usize,
+}
+
+/// A node as operators see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeEntry {
+    /// What the node says of itself, its state corrected: `busy` when it can take no more, `draining` when it is to go.
+    pub view: NodeView,
+    /// Requests it serves now.
+    pub in_flight: u32,
+}
+
+/// A node's row in the registry, copied.
+struct Row {
+    node: Arc<dyn Node>,
+    id: NodeId,
+    node_type: TypeName,
+    in_flight: u32,
+    draining: bool,
+    observed: NodeState,
+}
+
+impl Row {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            node: Arc::clone(&entry.node),
+            id: entry.id.clone(),
+            node_type: entry.node_type.clone(),
+            in_flight: entry.in_flight,
+            draining: entry.draining,
+            observed: entry.observed,
+        }
+    }
+
+    fn entry(&self) -> NodeEntry {
+        let mut view = self.node.view();
+        view.state = shown_state(view.state, self.draining, self.in_flight, view.capacity);
+        NodeEntry { view, in_flight: self.in_flight }
+    }
+}
+
+impl Cluster {
+    /// Nodes in order of id: `limit` of those that pass the filter, after the first `offset` of them.
+    ///
+    /// Reads the registry in parts, so nodes that come or go meanwhile may or may not be listed; none is listed twice.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnknownType`].
+    pub fn list(&self, filter: &NodeFilter, offset: usize, limit: usize) -> Result<NodePage, ClusterError> {
+        if let Some(node_type) = &filter.node_type
+            && !self.shared.lock().registry.knows(node_type)
+        {
+            return Err(self.unknown_type(node_type));
+        }
+        let mut page = NodePage { nodes: Vec::new(), total: 0 };
+        self.each_row(|row| {
+            if filter.node_type.as_ref().is_some_and(|node_type| *node_type != row.node_type) {
+                return;
+            }
+            let wanted = page.total >= offset && page.nodes.len() < limit;
+            // a view costs more than counting: ask only nodes that may be shown or whose state decides
+            let entry = (wanted || filter.state.is_some()).then(|| row.entry());
+            if let (Some(state), Some(entry)) = (filter.state, &entry)
+                && entry.view.state != state
+            {
+                return;
+            }
+            page.total += 1;
+            page.nodes.extend(entry.filter(|_| wanted));
+        });
+        Ok(page)
+    }
+
+    /// Asks every node how it is, so that one that failed while idle is no longer chosen and one that is ready again is.
+    pub fn refresh(&self) {
+        self.each_row(|row| {
+            let observed = row.node.view().state;
+            // `busy` is what the registry knows best itself
+            if observed != row.observed && observed != NodeState::Busy {
+                if observed == NodeState::Failed {
+                    tracing::warn!(node_id = %row.id, "node failed");
+                }
+                let effects = self.shared.lock().observe(&row.id, observed);
+                self.shared.apply(effects);
+            }
+        });
+    }
+
+    fn each_row(&self, mut each: impl FnMut(&Row)) {
+        let mut rows: Vec<Row> = Vec::new();
+        loop {
+            let after = rows.pop().map(|row| row.id);
+            rows.clear();
+            {
+                let admission = self.shared.lock();
+                rows.extend(admission.registry.entries_after(after.as_ref()).take(NODES_PER_PAGE).map(Row::of));
+            }
+            if rows.is_empty() {
+                return;
+            }
+            rows.iter().for_each(&mut each);
+        }
+    }
+}

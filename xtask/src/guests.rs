@@ -1,0 +1,344 @@
+//! `cargo xtask guests [--check]`: builds the Wasm guests of `guest/` and compares them with the checked-in ones.
+//!
+//! Without `--check` it rewrites `guest/prebuilt/*.wasm`, their `SHA256SUMS` and `toolchain.txt`. With it nothing that is
+//! checked in changes: equal bytes are demanded where the tools are those of `toolchain.txt`, since another compiler or linker
+//! may give other bytes; where they are not, it says so. Either way the fresh guests lie in `guest/target/rebuilt/`
+//! afterwards, so that tests can run on them as well.
+//!
+//! The compiler is the one of the `PATH` (or `RUSTC`) if it has a standard library for `wasm32-unknown-unknown`, as after
+//! `rustup target add`. Else, on Debian and its kin, Debian's own is unpacked into `guest/.toolchain`: nothing is installed
+//! and no root is needed. The linker `wasm-component-ld` comes with rustup's toolchains.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Crates of the guests' workspace that become modules.
+const GUESTS: [&str; 3] = ["default-engine", "draft-and-refine", "hostile"];
+const TARGET: &str = "wasm32-unknown-unknown";
+const LINKER: &str = "wasm-component-ld";
+/// As in `guest/.cargo/config.toml`, which cargo does not read once flags come from here.
+const STACK: &str = "-Clink-arg=-zstack-size=65536";
+
+/// The Debian release whose rustc is new enough for the guests, and what of it has to be unpacked: the compiler, both
+/// standard libraries, and every shared library it loads, so that it runs on any release.
+const SUITE: &str = "trixie";
+const PACKAGES: [&str; 18] = [
+    "rustc", "libstd-rust-1.85", "libstd-rust-dev", "libstd-rust-dev-wasm32", "libllvm19", "libc6", "libstdc++6", "libgcc-s1",
+    "libz3-4", "libedit2", "libzstd1", "libtinfo6", "libffi8", "zlib1g", "libxml2", "liblzma5", "libbsd0", "libmd0",
+];
+/// Where Debian itself says to download from; tried after the mirrors that this system names.
+const DEBIAN: &str = "http://deb.debian.org/debian";
+const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
+
+const INSTALL: &str = "install the target with `rustup target add wasm32-unknown-unknown`; without it, Debian and Ubuntu \
+    need `apt-get`, `dpkg-deb`, the package `debian-archive-keyring` and a Debian mirror within reach";
+
+/// What builds the guests.
+struct Toolchain {
+    rustc: PathBuf,
+    /// Put before the `PATH`: where rustup keeps the linkers.
+    path: OsString,
+    /// One line for each tool; equal lines promise equal bytes.
+    versions: String,
+}
+
+/// Builds the guests, then rewrites or checks what is checked in.
+///
+/// # Errors
+/// A sentence that says what is missing, failed or differs, and what to do about it.
+pub(crate) fn run(args: &[String]) -> Result<(), String> {
+    let check_only = match args {
+        [] => false,
+        [flag] if flag == "--check" => true,
+        _ => return Err("usage: cargo xtask guests [--check]".into()),
+    };
+    let guest = guest_folder()?;
+    let toolchain = Toolchain::find(&guest)?;
+    let rebuilt = build(&guest, &toolchain)?;
+    let prebuilt = guest.join("prebuilt");
+    if check_only { check(&prebuilt, &rebuilt, &toolchain) } else { rewrite(&prebuilt, &rebuilt, &toolchain) }
+}
+
+/// `guest/` of the checkout that the current folder is in.
+fn guest_folder() -> Result<PathBuf, String> {
+    let here = env::current_dir().map_err(|e| format!("the current folder cannot be read: {e}"))?;
+    here.ancestors()
+        .map(|folder| folder.join("guest"))
+        .find(|guest| guest.join("Cargo.toml").is_file() && guest.join("sdk").is_dir())
+        .ok_or_else(|| format!("no `guest/Cargo.toml` in `{}` or above; run this inside the checkout", here.display()))
+}
+
+// === impl Toolchain ===
+
+impl Toolchain {
+    fn find(guest: &Path) -> Result<Self, String> {
+        let own = env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
+        let sysroot = PathBuf::from(output(Command::new(&own).args(["--print", "sysroot"]).current_dir(guest))?.trim());
+        let host = host_of(&own, guest)?;
+        let tools = sysroot.join("lib/rustlib").join(&host).join("bin");
+        let folders = [tools.join("gcc-ld"), tools].into_iter().filter(|folder| folder.is_dir());
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(folders.chain(env::split_paths(&path))).map_err(|e| format!("the PATH is broken: {e}"))?;
+
+        let rustc = if has_wasm_std(&sysroot) { own } else { debian_rustc(guest)? };
+        let first_line = |program: &Path| {
+            let text = output(Command::new(program).arg("--version").env("PATH", &path).current_dir(guest))?;
+            Ok::<_, String>(text.lines().next().unwrap_or_default().trim().to_owned())
+        };
+        let linker = |name: &str| {
+            first_line(Path::new(name)).map_err(|e| {
+                format!("{e}\n`{name}` links the guests; it comes with rustup's Rust; else `cargo install {LINKER}` and install `lld`")
+            })
+        };
+        let versions = [
+            first_line(&cargo())?,
+            first_line(&rustc)?,
+            format!("host {}", host_of(&rustc, guest)?),
+            linker(LINKER)?,
+            linker("wasm-ld")?,
+        ];
+        Ok(Self { rustc, path, versions: versions.join("\n") + "\n" })
+    }
+}
+
+fn cargo() -> PathBuf {
+    env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+fn host_of(rustc: &Path, folder: &Path) -> Result<String, String> {
+    let verbose = output(Command::new(rustc).arg("-vV").current_dir(folder))?;
+    let host = verbose.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).ok_or_else(|| format!("`{} -vV` names no host", rustc.display()))
+}
+
+fn has_wasm_std(sysroot: &Path) -> bool {
+    let folder = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+    fs::read_dir(folder).is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
+}
+
+/// Builds every guest and copies it to `guest/target/rebuilt/`. Returns that folder.
+fn build(guest: &Path, toolchain: &Toolchain) -> Result<PathBuf, String> {
+    let target = guest.join("target");
+    let mut flags = vec![STACK.to_owned(), format!("--remap-path-prefix={}=guest", guest.display())];
+    if let Some(home) = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo"))) {
+        // else the bytes would tell, and depend on, whose machine built them
+        flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
+    }
+    let mut command = Command::new(cargo());
+    command.current_dir(guest).args(["build", "--locked", "--release", "--target", TARGET]);
+    for name in GUESTS {
+        command.args(["--package", name]);
+    }
+    for (key, _) in env::vars_os() {
+        // settings meant for the host's build
+        let text = key.to_string_lossy();
+        let foreign = ["CARGO_PROFILE_", "CARGO_BUILD_", "CARGO_TARGET_", "RUSTC_"].iter().any(|prefix| text.starts_with(prefix));
+        if foreign && text != "CARGO_BUILD_JOBS" || matches!(&*text, "RUSTFLAGS" | "CARGO_INCREMENTAL") {
+            command.env_remove(&key);
+        }
+    }
+    command
+        .env("PATH", &toolchain.path)
+        .env("RUSTC", &toolchain.rustc)
+        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", LINKER)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    let status = command.status().map_err(|e| format!("`cargo` cannot be started: {e}"))?;
+    if !status.success() {
+        return Err("the guests do not build; the compiler's messages are above".into());
+    }
+    let rebuilt = target.join("rebuilt");
+    make_folder(&rebuilt)?;
+    for name in GUESTS {
+        let module = target.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
+        copy(&module, &rebuilt.join(format!("{name}.wasm")))?;
+    }
+    Ok(rebuilt)
+}
+
+fn rewrite(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), String> {
+    make_folder(prebuilt)?;
+    for name in GUESTS {
+        copy(&rebuilt.join(format!("{name}.wasm")), &prebuilt.join(format!("{name}.wasm")))?;
+    }
+    write(&prebuilt.join("SHA256SUMS"), &checksums(prebuilt)?)?;
+    write(&prebuilt.join("toolchain.txt"), &toolchain.versions)?;
+    eprintln!("wrote {} guests to `{}`", GUESTS.len(), prebuilt.display());
+    Ok(())
+}
+
+fn check(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), String> {
+    if read_text(&prebuilt.join("SHA256SUMS"))? != checksums(prebuilt)? {
+        return Err("guest/prebuilt: the modules are not those of `SHA256SUMS`; run `cargo xtask guests`".into());
+    }
+    let differing: Vec<_> = GUESTS
+        .into_iter()
+        .filter_map(|name| {
+            let file = format!("{name}.wasm");
+            let same = read(&prebuilt.join(&file)).and_then(|old| Ok(old == read(&rebuilt.join(&file))?));
+            same.map(|same| (!same).then_some(file)).transpose()
+        })
+        .collect::<Result<_, _>>()?;
+    if differing.is_empty() {
+        eprintln!("guest/prebuilt: {} guests rebuilt, all byte for byte the same", GUESTS.len());
+        return Ok(());
+    }
+    let recorded = read_text(&prebuilt.join("toolchain.txt"))?;
+    if recorded == toolchain.versions {
+        return Err(format!(
+            "guest/prebuilt: {} would be built differently from these sources; run `cargo xtask guests` and commit the result",
+            differing.join(", ")
+        ));
+    }
+    eprintln!(
+        "guest/prebuilt: {} differ, as they may: they were built by\n{}and now by\n{}",
+        differing.join(", "),
+        indent(&recorded),
+        indent(&toolchain.versions)
+    );
+    Ok(())
+}
+
+/// `SHA256SUMS` of all guests, as `sha256sum` writes and checks it.
+fn checksums(folder: &Path) -> Result<String, String> {
+    let files = GUESTS.map(|name| format!("{name}.wasm"));
+    output(Command::new("sha256sum").args(&files).current_dir(folder))
+        .or_else(|_| output(Command::new("shasum").args(["-a", "256"]).args(&files).current_dir(folder)))
+}
+
+/// Debian's compiler in `guest/.toolchain`, unpacked there at the first call.
+fn debian_rustc(guest: &Path) -> Result<PathBuf, String> {
+    let home = guest.join(".toolchain");
+    let rustc = home.join("rustc");
+    if output(Command::new(&rustc).arg("-V")).is_ok() {
+        return Ok(rustc);
+    }
+    eprintln!("no {TARGET} in this Rust; unpacking Debian's compiler into `{}` (about 100 MB to download)", home.display());
+    // beside its final place until it is whole, so that an interrupted run leaves nothing that looks usable
+    let scratch = guest.join("target/toolchain.partial");
+    let unpacked = unpack_debian(&scratch).and_then(|root| {
+        let _ = fs::remove_dir_all(&home);
+        fs::rename(&root, &home).map_err(|e| format!("`{}` cannot be moved to `{}`: {e}", root.display(), home.display()))
+    });
+    let _ = fs::remove_dir_all(&scratch);
+    unpacked.map_err(|cause| format!("{cause}\nno Rust compiler for {TARGET}: {INSTALL}"))?;
+    Ok(rustc)
+}
+
+/// Downloads and unpacks [`PACKAGES`] below `scratch` and adds the script that starts the compiler. Returns the folder.
+fn unpack_debian(scratch: &Path) -> Result<PathBuf, String> {
+    let (libraries, loader) = match (env::consts::OS, env::consts::ARCH) {
+        ("linux", "x86_64") => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
+        ("linux", "aarch64") => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
+        (os, arch) => return Err(format!("Debian's compiler is of no use on {os} {arch}")),
+    };
+    let mut causes = Vec::new();
+    for mirror in mirrors() {
+        let _ = fs::remove_dir_all(scratch);
+        if let Err(cause) = download(scratch, &mirror) {
+            causes.push(cause);
+            continue;
+        }
+        let root = scratch.join("root");
+        make_folder(&root)?;
+        let debs = fs::read_dir(scratch.join("debs")).map_err(|e| format!("the downloads cannot be listed: {e}"))?;
+        for deb in debs.flatten() {
+            output(Command::new("dpkg-deb").arg("-x").arg(deb.path()).arg(&root))?;
+        }
+        let script = format!(
+            "#!/bin/sh\n# Debian's rustc with the libraries it was built for, whichever this system has.\n\
+             root=$(cd \"$(dirname \"$0\")\" && pwd)/usr\nlib=$root/lib/{libraries}\n\
+             exec \"$lib/{loader}\" --argv0 \"$root/bin/rustc\" --library-path \"$lib\" \"$root/bin/rustc\" \"$@\"\n"
+        );
+        let rustc = root.join("rustc");
+        write(&rustc, &script)?;
+        output(Command::new("chmod").arg("755").arg(&rustc))?;
+        output(Command::new(&rustc).arg("-V"))?;
+        return Ok(root);
+    }
+    Err(causes.join("\n"))
+}
+
+/// The Debian mirrors of this system's apt, then Debian's own address.
+fn mirrors() -> Vec<String> {
+    let targets = output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"]));
+    let mut found: Vec<String> = Vec::new();
+    for line in targets.unwrap_or_default().lines() {
+        // the origin is known only where lists were fetched before; a mirror without the release is passed over in a moment
+        let (uri, origin) = line.split_once(' ').unwrap_or((line, ""));
+        let uri = uri.trim_end_matches('/').to_owned();
+        let perhaps_debian = origin == "Debian" || origin.is_empty() || origin.starts_with('$');
+        if perhaps_debian && !uri.contains("security") && !found.contains(&uri) {
+            found.push(uri);
+        }
+    }
+    if !found.iter().any(|uri| uri == DEBIAN) {
+        found.push(DEBIAN.into());
+    }
+    found
+}
+
+/// Fetches [`PACKAGES`] into `scratch/debs` with lists and state of their own, apart from the system's.
+fn download(scratch: &Path, mirror: &str) -> Result<(), String> {
+    for folder in ["lists/partial", "cache/archives/partial", "sources", "debs"] {
+        make_folder(&scratch.join(folder))?;
+    }
+    let signed = KEYRINGS.into_iter().find(|file| Path::new(file).is_file()).map(|file| format!("Signed-By: {file}\n"));
+    let source = format!("Types: deb\nURIs: {mirror}\nSuites: {SUITE}\nComponents: main\n{}", signed.unwrap_or_default());
+    write(&scratch.join("sources/debian.sources"), &source)?;
+    write(&scratch.join("status"), "")?;
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.current_dir(scratch.join("debs")).args(["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none"]);
+        let own = ["Etc::sourcelist=none", "Etc::sourceparts=sources", "State::lists=lists", "State::status=status", "Cache=cache"];
+        for (key, path) in own.iter().filter_map(|dir| dir.split_once('=')) {
+            command.arg("-o").arg(format!("Dir::{key}={}", scratch.join(path).display()));
+        }
+        output(command.args(args)).map(drop).map_err(|e| format!("{SUITE} from {mirror}: {e}"))
+    };
+    apt(&["update"])?;
+    apt(&[&["download"], &PACKAGES[..]].concat())
+}
+
+/// Runs a command to its end; what it printed, or on failure a sentence with the last lines of its messages.
+fn output(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let result = command.output().map_err(|e| format!("`{name}` cannot be started: {e}"))?;
+    if result.status.success() {
+        return Ok(String::from_utf8_lossy(&result.stdout).into_owned());
+    }
+    let messages = String::from_utf8_lossy(&result.stderr);
+    let lines: Vec<_> = messages.lines().collect();
+    let tail = lines[lines.len().saturating_sub(5)..].join("\n");
+    Err(format!("`{name}` failed ({}):\n{}", result.status, indent(&tail)))
+}
+
+fn indent(text: &str) -> String {
+    text.lines().flat_map(|line| ["    ", line, "\n"]).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| format!("`{}` cannot be read: {e}", path.display()))
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("`{}` cannot be read: {e}", path.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|e| format!("`{}` cannot be written: {e}", path.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    fs::copy(from, to).map(drop).map_err(|e| format!("`{}` cannot be copied to `{}`: {e}", from.display(), to.display()))
+}
+
+fn make_folder(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path).map_err(|e| format!("`{}` cannot be created: {e}", path.display()))
+}

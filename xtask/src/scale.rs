@@ -1,0 +1,217 @@
+//! `cargo xtask scale`: many isolates in one host under load, and a report that can be kept and compared.
+//!
+//! The host is started with no isolates, so that its memory before and after spawning them tells what each one costs. Then
+//! `llamboctl bench load` keeps `--concurrency` requests in flight until `--requests` are done. Everything runs on this
+//! machine: the load takes its share of the processor from the host, and the report says how many cores there were.
+
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::arguments::{self, Failure, Flags, Rest};
+use crate::host::{Host, Ports, work_folder};
+use crate::step::{Step, line, say};
+use crate::{build, setup};
+use report::Report;
+
+pub(crate) const SYNOPSIS: &str =
+    "scale [--isolates N] [--requests N] [--concurrency N] [--max-tokens N] [--model PATH] [--strategy NAME] [--json FILE]";
+const FLAGS: Flags = Flags {
+    values: &["--isolates", "--requests", "--concurrency", "--max-tokens", "--model", "--strategy", "--json"],
+    switches: &[],
+    rest: Rest::Refused,
+};
+/// llama.cpp decodes at most 256 sequences together; half of that keeps first tokens quick and costs little throughput.
+const SEQUENCES: std::ops::RangeInclusive<u32> = 64..=128;
+
+/// What is measured.
+#[derive(Debug, PartialEq, Eq)]
+struct Settings {
+    isolates: u32,
+    requests: u32,
+    concurrency: u32,
+    max_tokens: u32,
+    model: String,
+    strategy: String,
+    json: Option<PathBuf>,
+}
+
+impl Settings {
+    fn parse(words: &[String]) -> Result<Self, Failure> {
+        let parsed = arguments::parse(FLAGS, words)?;
+        let text = |name: &str, default: &str| parsed.text(name).unwrap_or(default).to_owned();
+        Ok(Self {
+            isolates: parsed.count("--isolates", 10_000)?,
+            requests: parsed.count("--requests", 20_000)?,
+            concurrency: parsed.count("--concurrency", 256)?,
+            max_tokens: parsed.count("--max-tokens", 16)?,
+            model: text("--model", "builtin:demo-small"),
+            strategy: text("--strategy", "least-loaded"),
+            json: parsed.text("--json").map(PathBuf::from),
+        })
+    }
+
+    /// The host's configuration. JSON is YAML, and quotes what needs quoting.
+    fn config(&self) -> Value {
+        let path = if self.model.starts_with("builtin:") {
+            self.model.clone()
+        } else {
+            // relative to where the command was typed, not to the generated file
+            std::path::absolute(&self.model).map_or_else(|_| self.model.clone(), |path| path.display().to_string())
+        };
+        json!({
+            "models": [{
+                "name": "model",
+                "path": path,
+                "sequences": self.concurrency.clamp(*SEQUENCES.start(), *SEQUENCES.end()),
+                "embeddings": false,
+            }],
+            "types": { "tiny": { "count": 0, "cpu": 0.1, "memory": "128MB", "model": "model" } },
+            "balancing": { "strategy": self.strategy },
+            "queue": {
+                "max-waiting": self.concurrency.max(4096),
+                "max-in-flight": self.concurrency.max(512),
+                "max-wait": "5m",
+            },
+        })
+    }
+
+    fn as_json(&self) -> Value {
+        json!({
+            "isolates": self.isolates, "requests": self.requests, "concurrency": self.concurrency,
+            "max_tokens": self.max_tokens, "model": self.model, "strategy": self.strategy,
+        })
+    }
+}
+
+/// `cargo xtask scale`.
+pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
+    let settings = Settings::parse(words)?;
+    setup::run()?;
+    let programs = build::build(&[])?;
+    let folder = work_folder()?;
+    let config = folder.join("scale-config.yaml");
+    write_json(&config, &settings.config())?;
+    let ports = Ports::free().map_err(|error| Failure::because("no free port on loopback", error))?;
+    let host = Host::start(&programs, &config, ports, "scale-host")?;
+    let measured = measure(&host, &settings, &folder.join("scale-load.json"));
+    let stopped = host.stop();
+    let report = measured?;
+    println!("{}", report.for_people());
+    let saved = settings.json.unwrap_or_else(|| folder.join("scale.json"));
+    write_json(&saved, &report.as_json())?;
+    say(&format!("saved as {}", saved.display()));
+    stopped?;
+    report.verdict().map_err(Failure::Failed)
+}
+
+fn measure(host: &Host, settings: &Settings, load_file: &Path) -> Result<Report, Failure> {
+    let count = settings.isolates.to_string();
+    let before = memory(host)?;
+    let step = Step::begin(&format!("spawn {count} isolates"));
+    let began = Instant::now();
+    let spawn = host.ask(&["spawn", "--type", "tiny", "--count", &count])?;
+    let spawn_seconds = began.elapsed().as_secs_f64();
+    let after = memory(host)?;
+    step.done("");
+
+    // from the last run, perhaps
+    let _ = fs::remove_file(load_file);
+    let (requests, concurrency, tokens) =
+        (settings.requests.to_string(), settings.concurrency.to_string(), settings.max_tokens.to_string());
+    let step = Step::begin(&format!("send {requests} requests of {tokens} tokens, {concurrency} at a time"));
+    let mut load = host.llamboctl(&["--json", "bench", "load", "--concurrency", &concurrency, "--requests", &requests]);
+    load.args(["--max-tokens", &tokens, "--type", "tiny", "--json-file"]).arg(load_file);
+    // it prints the same report that the file gets
+    load.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let status = load.status().map_err(|error| Failure::because(format!("cannot run `{}`", line(&load)), error))?;
+    // requests that failed give another status, and a report all the same
+    let Some(load) = read_json(load_file) else {
+        return Err(Failure::Failed(format!("the load left no report: llamboctl ended with {status}")));
+    };
+    step.done("");
+
+    let under_load = memory(host)?;
+    let nodes = host.ask(&["nodes", "list", "--type", "tiny", "--limit", &count])?;
+    let status = host.ask(&["status"])?;
+    let machine = machine();
+    let settings = settings.as_json();
+    Ok(Report { machine, settings, spawn, spawn_seconds, memory: [before, after, under_load], load, nodes, status })
+}
+
+/// Resident memory of the host: its own figure and the kernel's, in bytes.
+fn memory(host: &Host) -> Result<Value, Failure> {
+    let status = host.ask(&["status"])?;
+    let kernel = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap_or_default();
+    let kernel = |name: &str| kernel_bytes(&kernel, name);
+    let resident = status.get("resident_bytes").and_then(Value::as_u64).or_else(|| kernel("VmRSS"));
+    Ok(json!({
+        "resident_bytes": resident, "kernel_resident_bytes": kernel("VmRSS"),
+        "peak_resident_bytes": kernel("VmHWM"), "virtual_bytes": kernel("VmSize"),
+    }))
+}
+
+/// A line such as `VmRSS:    1234 kB` of `/proc/PID/status`.
+fn kernel_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn machine() -> Value {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches(['\t', ' ', ':']));
+    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kernel_bytes(&text, "MemTotal"));
+    json!({ "processor": model, "cores": thread::available_parallelism().ok().map(usize::from), "memory_bytes": memory })
+}
+
+fn read_json(path: &Path) -> Option<Value> {
+    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), Failure> {
+    fs::write(path, format!("{value:#}\n")).map_err(|error| Failure::because(format!("cannot write `{}`", path.display()), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(line: &str) -> Result<Settings, Failure> {
+        Settings::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_defaults_are_the_promised_run() {
+        let settings = settings("").unwrap();
+        assert_eq!((settings.isolates, settings.requests, settings.concurrency), (10_000, 20_000, 256));
+        assert_eq!(settings.model, "builtin:demo-small");
+    }
+
+    #[test]
+    fn the_host_can_take_as_many_requests_as_are_sent_at_once() {
+        let config = settings("--concurrency 2000").unwrap().config();
+        assert_eq!(config["queue"]["max-in-flight"], 2000);
+        assert_eq!(config["models"][0]["sequences"], 128);
+        assert_eq!(settings("--concurrency 8").unwrap().config()["models"][0]["sequences"], 64);
+        assert_eq!(config["types"]["tiny"]["count"], 0);
+    }
+
+    #[test]
+    fn a_model_file_is_found_from_where_the_command_was_typed() {
+        let config = settings("--model some.gguf").unwrap().config();
+        assert!(Path::new(config["models"][0]["path"].as_str().unwrap()).is_absolute());
+    }
+
+    #[test]
+    fn the_kernels_figures_are_read() {
+        let text = "Name:\tllambo\nVmRSS:\t    2048 kB\nRssAnon:\t 1 kB\n";
+        assert_eq!(kernel_bytes(text, "VmRSS"), Some(2_097_152));
+        assert_eq!(kernel_bytes(text, "VmHWM"), None);
+    }
+}

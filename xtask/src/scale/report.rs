@@ -1,0 +1,236 @@
+//! What a scale run found: as JSON to keep, as text to read.
+//!
+//! The parts that `llamboctl` measured are kept as it wrote them. Figures are looked up by name, and one that is not there
+//! is a `-` in the text: an older or newer `llamboctl` must not spoil a run of minutes.
+
+use serde_json::{Map, Value, json};
+
+/// One run.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) machine: Value,
+    pub(super) settings: Value,
+    /// `llamboctl --json spawn`.
+    pub(super) spawn: Value,
+    /// From the command to its answer.
+    pub(super) spawn_seconds: f64,
+    /// Of the host: before the isolates, after they were spawned, after the load.
+    pub(super) memory: [Value; 3],
+    /// `llamboctl --json bench load`.
+    pub(super) load: Value,
+    /// `llamboctl --json nodes list`.
+    pub(super) nodes: Value,
+    /// `llamboctl --json status` after the load.
+    pub(super) status: Value,
+}
+
+/// How requests were spread over isolates.
+#[derive(Debug, PartialEq, Eq)]
+struct Spread {
+    isolates: usize,
+    /// Isolates that served at least one request.
+    used: usize,
+    min: u64,
+    max: u64,
+}
+
+impl Report {
+    pub(super) fn as_json(&self) -> Value {
+        let [before, after, under_load] = &self.memory;
+        let spread = self.spread().map(|spread| {
+            json!({ "isolates": spread.isolates, "used": spread.used, "served_min": spread.min, "served_max": spread.max })
+        });
+        json!({
+            "format": 1,
+            "machine": self.machine,
+            "settings": self.settings,
+            "spawn": { "wall_seconds": self.spawn_seconds, "answer": self.spawn },
+            "memory": {
+                "before": before, "after_spawn": after, "after_load": under_load,
+                "bytes_per_idle_isolate": self.bytes_per_isolate(),
+            },
+            "load": self.load,
+            "spread": spread,
+            "status": self.status,
+        })
+    }
+
+    pub(super) fn for_people(&self) -> String {
+        let row = |name: &str, text: String| format!("  {name:<26}{text}\n");
+        let setting = |name: &str| show(self.settings.get(name), 0);
+        let load = |names: &[&str]| find(&self.load, names);
+        let mut text = format!(
+            "\nscale: {} isolates, {} requests of {} tokens, {} at a time, {} on {}, {}\n",
+            setting("isolates"),
+            setting("requests"),
+            setting("max_tokens"),
+            setting("concurrency"),
+            self.settings["strategy"].as_str().unwrap_or("-"),
+            self.settings["model"].as_str().unwrap_or("-"),
+            self.machine_line(),
+        );
+        let spawned = find(&self.spawn, &["spawned"]);
+        text += &row("spawned", format!("{} in {:.2} s", show(spawned, 0), self.spawn_seconds));
+        let spawn_us = [find(&self.spawn, &["spawn_p50_us", "p50_us"]), find(&self.spawn, &["spawn_p99_us", "p99_us"])];
+        text += &row("spawn p50 / p99", format!("{} / {} us", show(spawn_us[0], 1), show(spawn_us[1], 1)));
+        let bytes = self.bytes_per_isolate().map(Value::from);
+        text += &row("per idle isolate", format!("{} bytes resident", show(bytes.as_ref(), 0)));
+        let resident = |n: usize| self.memory[n].get("resident_bytes").and_then(Value::as_u64).map(|bytes| Value::from(bytes >> 20));
+        let [before, after, loaded] = [0, 1, 2].map(|n| show(resident(n).as_ref(), 0));
+        text += &row("host's resident memory", format!("{before} MiB, with isolates {after} MiB, after the load {loaded} MiB"));
+        text += &row("requests/s", show(load(&["requests_per_second", "requests_per_s", "rps"]), 1));
+        text += &row("tokens/s", show(load(&["tokens_per_second", "output_tokens_per_second", "tokens_per_s"]), 0));
+        for (name, keys) in [("TTFT p50 / p99", ["ttft_ms", "ttft"]), ("latency p50 / p99", ["latency_ms", "latency"])] {
+            let of = load(&keys);
+            let at = |quantile: &str| show(of.and_then(|of| find(of, &[quantile, &format!("{quantile}_ms")])), 1);
+            text += &row(name, format!("{} / {} ms", at("p50"), at("p99")));
+        }
+        text += &row("errors", self.errors());
+        text += &row("spread over isolates", self.spread().map_or_else(|| "-".to_owned(), |spread| spread.for_people()));
+        text
+    }
+
+    /// Whether the run did what it was asked to.
+    ///
+    /// # Errors
+    /// What it did not.
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        let wanted = self.settings.get("isolates").and_then(Value::as_u64);
+        let spawned = find(&self.spawn, &["spawned"]).and_then(Value::as_u64);
+        if spawned.is_some() && spawned < wanted {
+            return Err(format!("only {} of {} isolates were spawned", show(spawned.map(Value::from).as_ref(), 0), self.settings["isolates"]));
+        }
+        match self.n_errors() {
+            0 => Ok(()),
+            n => Err(format!("{n} requests failed: {}", self.errors())),
+        }
+    }
+
+    fn machine_line(&self) -> String {
+        let memory = self.machine["memory_bytes"].as_u64().map_or_else(|| "-".to_owned(), |bytes| (bytes >> 30).to_string());
+        let processor = self.machine["processor"].as_str().unwrap_or("unknown processor");
+        format!("{} cores of {processor}, {memory} GiB", show(self.machine.get("cores"), 0))
+    }
+
+    fn bytes_per_isolate(&self) -> Option<u64> {
+        let resident = |n: usize| self.memory[n].get("resident_bytes").and_then(Value::as_u64);
+        let spawned = find(&self.spawn, &["spawned"]).or_else(|| self.settings.get("isolates"))?.as_u64()?;
+        resident(1)?.saturating_sub(resident(0)?).checked_div(spawned)
+    }
+
+    /// Failed requests by kind. The load reports them as an object of counts.
+    fn error_kinds(&self) -> Option<&Map<String, Value>> {
+        find(&self.load, &["errors", "errors_by_kind", "errors_by_code"]).and_then(Value::as_object)
+    }
+
+    fn n_errors(&self) -> u64 {
+        let by_kind = self.error_kinds().map(|kinds| kinds.values().filter_map(Value::as_u64).sum());
+        by_kind.or_else(|| find(&self.load, &["failed", "errors"]).and_then(Value::as_u64)).unwrap_or(0)
+    }
+
+    fn errors(&self) -> String {
+        match self.error_kinds() {
+            Some(kinds) if !kinds.is_empty() => {
+                kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+            }
+            _ => self.n_errors().to_string(),
+        }
+    }
+
+    fn spread(&self) -> Option<Spread> {
+        let nodes = self.nodes.as_array().or_else(|| find(&self.nodes, &["nodes"])?.as_array())?;
+        let served: Vec<u64> = nodes.iter().filter_map(|node| node.get("served")?.as_u64()).collect();
+        let used = served.iter().filter(|served| **served > 0).count();
+        Some(Spread { isolates: served.len(), used, min: *served.iter().min()?, max: *served.iter().max()? })
+    }
+}
+
+impl Spread {
+    fn for_people(&self) -> String {
+        format!("{} of {} served requests; fewest {}, most {}", self.used, self.isolates, self.min, self.max)
+    }
+}
+
+/// The first of `names` in `value`, or in an object that lies directly in it.
+fn find<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
+    let fields = value.as_object()?;
+    let direct = names.iter().find_map(|name| fields.get(*name));
+    direct.or_else(|| {
+        let inner = || fields.values().filter_map(Value::as_object);
+        names.iter().find_map(|name| inner().find_map(|fields| fields.get(*name)))
+    })
+}
+
+fn show(value: Option<&Value>, decimals: usize) -> String {
+    value.and_then(Value::as_f64).map_or_else(|| "-".to_owned(), |number| format!("{number:.decimals$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(load: Value) -> Report {
+        Report {
+            machine: json!({ "processor": "P", "cores": 2, "memory_bytes": 8_u64 << 30 }),
+            settings: json!({ "isolates": 4, "requests": 6, "max_tokens": 16, "concurrency": 2, "model": "m", "strategy": "s" }),
+            spawn: json!({ "spawned": 4, "spawn_p50_us": 12.34, "spawn_p99_us": 99.0 }),
+            spawn_seconds: 0.5,
+            memory: [
+                json!({ "resident_bytes": 1_000_000 }),
+                json!({ "resident_bytes": 1_080_000 }),
+                json!({ "resident_bytes": 2 << 20 }),
+            ],
+            load,
+            nodes: json!([{ "served": 3 }, { "served": 0 }, { "served": 2 }, { "served": 1 }]),
+            status: json!({}),
+        }
+    }
+
+    fn has(text: &str, name: &str, figure: &str) {
+        let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("no `{name}` in\n{text}"));
+        assert!(line.ends_with(figure), "{line}");
+    }
+
+    #[test]
+    fn figures_stand_in_the_text() {
+        let load = json!({
+            "requests_per_second": 512.25, "tokens_per_second": 8190.0, "errors": {},
+            "ttft_ms": { "p50": 10.0, "p99": 40.5 }, "latency_ms": { "p50": 100.0, "p99": 200.0 },
+        });
+        let report = report(load);
+        let text = report.for_people();
+        has(&text, "spawned", "4 in 0.50 s");
+        has(&text, "spawn p50 / p99", "12.3 / 99.0 us");
+        has(&text, "per idle isolate", "20000 bytes resident");
+        has(&text, "requests/s", "512.2");
+        has(&text, "TTFT", "10.0 / 40.5 ms");
+        has(&text, "latency", "100.0 / 200.0 ms");
+        has(&text, "errors", " 0");
+        has(&text, "spread", "3 of 4 served requests; fewest 0, most 3");
+        assert_eq!(report.verdict(), Ok(()));
+        assert_eq!(report.as_json()["memory"]["bytes_per_idle_isolate"], 20_000);
+    }
+
+    #[test]
+    fn failed_requests_and_missing_isolates_fail_the_run() {
+        let mut report = report(json!({ "errors": { "QUEUE_FULL": 2, "GUEST_TRAP": 1 } }));
+        assert_eq!(report.verdict(), Err("3 requests failed: GUEST_TRAP 1, QUEUE_FULL 2".to_owned()));
+        report.spawn = json!({ "spawned": 3 });
+        assert_eq!(report.verdict(), Err("only 3 of 4 isolates were spawned".to_owned()));
+    }
+
+    #[test]
+    fn a_figure_that_is_not_there_spoils_nothing() {
+        let mut report = report(json!({}));
+        report.spawn = json!({});
+        report.nodes = json!({});
+        has(&report.for_people(), "tokens/s", " -");
+        has(&report.for_people(), "spread", " -");
+    }
+
+    #[test]
+    fn figures_are_found_one_level_down() {
+        let load = json!({ "throughput": { "requests_per_second": 3.0 } });
+        assert_eq!(find(&load, &["requests_per_second"]), Some(&json!(3.0)));
+    }
+}
