@@ -27,14 +27,14 @@ const STACK: &str = "-Clink-arg=-zstack-size=65536";
 /// The Debian release whose rustc is new enough for the guests, and what of it has to be unpacked: the compiler, both
 /// standard libraries, and every shared library it loads, so that it runs on any release.
 const SUITE: &str = "trixie";
+#[rustfmt::skip]
 const PACKAGES: [&str; 18] = [
     "rustc", "libstd-rust-1.85", "libstd-rust-dev", "libstd-rust-dev-wasm32", "libllvm19", "libc6", "libstdc++6", "libgcc-s1",
     "libz3-4", "libedit2", "libzstd1", "libtinfo6", "libffi8", "zlib1g", "libxml2", "liblzma5", "libbsd0", "libmd0",
 ];
 /// Where Debian itself says to download from; tried after the mirrors that this system names.
 const DEBIAN: &str = "http://deb.debian.org/debian";
-const KEYRINGS: [&str; 2] =
-    ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
+const KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
 const INSTALL: &str = "install the target with `rustup target add wasm32-unknown-unknown`; without it, Debian and Ubuntu \
     need `apt-get`, `dpkg-deb`, the package `debian-archive-keyring` and a Debian mirror within reach";
@@ -93,7 +93,8 @@ impl Toolchain {
         };
         let linker = |name: &str| {
             first_line(Path::new(name)).map_err(|e| {
-                format!("{e}\n`{name}` links the guests; it comes with rustup's Rust; else `cargo install {LINKER}` and install `lld`")
+                let remedy = format!("it comes with rustup's Rust; else `cargo install {LINKER}` and install `lld`");
+                format!("{e}\n`{name}` links the guests; {remedy}")
             })
         };
         let versions = [
@@ -219,7 +220,10 @@ fn debian_rustc(guest: &Path) -> Result<PathBuf, String> {
     if output(Command::new(&rustc).arg("-V")).is_ok() {
         return Ok(rustc);
     }
-    eprintln!("no {TARGET} in this Rust; unpacking Debian's compiler into `{}` (about 100 MB to download)", home.display());
+    eprintln!(
+        "no {TARGET} in this Rust; unpacking Debian's compiler into `{}` (195 MB to download, 750 MB on disk)",
+        home.display()
+    );
     // beside its final place until it is whole, so that an interrupted run leaves nothing that looks usable
     let scratch = guest.join("target/toolchain.partial");
     let unpacked = unpack_debian(&scratch).and_then(|root| {
@@ -267,7 +271,8 @@ fn unpack_debian(scratch: &Path) -> Result<PathBuf, String> {
 
 /// The Debian mirrors of this system's apt, then Debian's own address.
 fn mirrors() -> Vec<String> {
-    let targets = output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"]));
+    let targets =
+        output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"]));
     let mut found: Vec<String> = Vec::new();
     for line in targets.unwrap_or_default().lines() {
         // the origin is known only where lists were fetched before; a mirror without the release is passed over in a moment
@@ -295,8 +300,13 @@ fn download(scratch: &Path, mirror: &str) -> Result<(), String> {
     write(&scratch.join("status"), "")?;
     let apt = |args: &[&str]| {
         let mut command = Command::new("apt-get");
-        command.current_dir(scratch.join("debs")).args(["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none"]);
-        let own = ["Etc::sourcelist=none", "Etc::sourceparts=sources", "State::lists=lists", "State::status=status", "Cache=cache"];
+        command.current_dir(scratch.join("debs")).arg("-qq");
+        // as root too it may write there; no translations; a mirror out of reach is an error and not a warning
+        for option in ["APT::Sandbox::User=root", "Acquire::Languages=none", "APT::Update::Error-Mode=any"] {
+            command.args(["-o", option]);
+        }
+        let own =
+            ["Etc::sourcelist=none", "Etc::sourceparts=sources", "State::lists=lists", "State::status=status", "Cache=cache"];
         for (key, path) in own.iter().filter_map(|dir| dir.split_once('=')) {
             command.arg("-o").arg(format!("Dir::{key}={}", scratch.join(path).display()));
         }
@@ -316,7 +326,7 @@ fn output(command: &mut Command) -> Result<String, String> {
     let messages = String::from_utf8_lossy(&result.stderr);
     let lines: Vec<_> = messages.lines().collect();
     let tail = lines[lines.len().saturating_sub(5)..].join("\n");
-    Err(format!("`{name}` failed ({}):\n{}", result.status, indent(&tail)))
+    Err(format!("`{name}` failed ({}):\n{}", result.status, indent(&tail).trim_end()))
 }
 
 fn indent(text: &str) -> String {

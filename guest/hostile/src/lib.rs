@@ -113,7 +113,8 @@ fn output() -> ! {
 /// What the SDK would not do: options that are not JSON.
 fn compute_with_options(model: &str, options: &[u8]) -> Outcome {
     let byte_tensor = |data: &[u8]| Tensor::new(&[u32::try_from(data.len()).unwrap_or(0)], TensorType::U8, data);
-    let context = graph::load_by_name(model).and_then(|graph| graph.init_execution_context()).map_err(llambo_guest::Error::from)?;
+    let context =
+        graph::load_by_name(model).and_then(|graph| graph.init_execution_context()).map_err(llambo_guest::Error::from)?;
     let inputs = vec![("prompt".to_owned(), byte_tensor(b"a")), ("options".to_owned(), byte_tensor(options))];
     context.compute(inputs).map_err(llambo_guest::Error::from)?;
     Ok(FinishReason::Stop)

@@ -110,7 +110,8 @@ impl<'a> Scan<'a> {
                 _ => {}
             }
             let next = bytes.get(self.at);
-            let ends = byte == b'"' || matches!(byte, b'}' | b']')
+            let ends = byte == b'"'
+                || matches!(byte, b'}' | b']')
                 || matches!(next, None | Some(b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\n' | b'\r'));
             if depth == 0 && !in_string && ends {
                 return Ok(part(self.source, start, self.at));
@@ -131,7 +132,8 @@ mod tests {
     #[test]
     fn members_keep_their_source_text() {
         let source = r#" { "a" : 1.50 , "b":"x\"},\\", "c":[1,{"d":"]"}] ,"e":{}, "f":null,"":true } "#;
-        let expected = [("a", "1.50"), ("b", r#""x\"},\\""#), ("c", r#"[1,{"d":"]"}]"#), ("e", "{}"), ("f", "null"), ("", "true")];
+        let expected =
+            [("a", "1.50"), ("b", r#""x\"},\\""#), ("c", r#"[1,{"d":"]"}]"#), ("e", "{}"), ("f", "null"), ("", "true")];
         assert_eq!(members(source).unwrap(), expected);
         assert_eq!(members("{}").unwrap(), []);
         assert_eq!(members(" {\n} ").unwrap(), []);
