@@ -314,20 +314,27 @@ impl Admission {
 
     /// Gives free nodes to those who wait, in order of arrival, as far as the limit allows.
     fn call_waiters(&mut self, effects: &mut Effects) {
-        let mut from = Ticket::default();
         while self.in_flight < self.max_in_flight {
-            let Some((head, scope)) = self.queue.next_servable(from) else { break };
-            // only requests that are dispatched again can be passed over: every node that is free now has failed them
-            let next = self.queue.waiters(scope).find(|(_, waiter)| self.registry.can_serve(scope, &waiter.avoid));
-            let Some(ticket) = next.map(|(ticket, _)| ticket) else {
-                from = head.following();
-                continue;
-            };
+            let Some((ticket, scope)) = self.next_waiter() else { break };
             let Some(waiter) = self.queue.remove(scope, ticket) else { break };
             let pick = self.take(scope, &waiter.avoid, &waiter.wanted);
             debug_assert!(pick.is_some(), "a scope that can serve a waiter has a candidate");
             effects.calls.push((waiter.call, pick));
         }
         effects.idle = self.is_idle();
+    }
+
+    /// The earliest who can be served. Nearly always the first head; only requests that are dispatched again are passed
+    /// over, when every node that is free for them has failed them.
+    fn next_waiter(&self) -> Option<(Ticket, ScopeId)> {
+        let (mut next, mut from) = (None, Ticket::default());
+        while let Some((head, scope)) = self.queue.next_servable(from)
+            && next.is_none_or(|(ticket, _)| head < ticket)
+        {
+            let first = self.queue.waiters(scope).find(|(_, waiter)| self.registry.can_serve(scope, &waiter.avoid));
+            next = next.into_iter().chain(first.map(|(ticket, _)| (ticket, scope))).min();
+            from = head.following();
+        }
+        next
     }
 }

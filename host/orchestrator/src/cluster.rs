@@ -14,7 +14,7 @@ use crate::{
     balance::{Balance, percentile},
     dispatcher::Dispatcher,
     error::{ClusterError, SpawnError, StillBusy},
-    registry::NodeKey,
+    registry::{Entry, NodeKey},
     shared::Shared,
 };
 
@@ -133,7 +133,7 @@ impl Cluster {
         self.spawn_in_turn(node_type, count).await
     }
 
-    /// Brings a type to `count` nodes. Of too many the idlest go first, the newest among equals; busy ones finish what they
+    /// Brings a type to `count` nodes. Of too many the idlest go first, the last among equals; busy ones finish what they
     /// have. Failed nodes of the type go too. Waits for other operations to end first.
     ///
     /// # Errors
@@ -142,35 +142,34 @@ impl Cluster {
         let _turn = self.turn().await;
         let info = self.known(node_type)?;
         self.shared.lock().registry.know(&info);
-        let (mut live, failed) = self.nodes_of(node_type);
-        self.drain_keys(&failed);
+        let mut live = self.nodes_of(node_type, Entry::is_live);
+        self.drain_keys(&keys(self.nodes_of(node_type, |entry| entry.state() == NodeState::Failed)));
         let before = n_nodes(live.len());
         if count > before {
             self.spawn_in_turn(node_type, count - before).await?;
         } else {
             live.sort_unstable();
-            let surplus: Vec<_> = live.into_iter().take((before - count) as usize).map(|(_, Reverse(key))| key).collect();
-            self.drain_keys(&surplus);
+            live.truncate((before - count) as usize);
+            self.drain_keys(&keys(live));
         }
-        let after = n_nodes(self.nodes_of(node_type).0.len());
+        let after = n_nodes(self.nodes_of(node_type, Entry::is_live).len());
         tracing::info!(node_type = %node_type, before, after, "scaled");
         Ok(ScaleReport { before, after })
     }
 
     /// Takes nodes out of service: idle ones at once, the others when their requests have ended. Each is removed and
-    /// [`Node::stop`]ped then. Answers how many were in service before.
+    /// [`Node::stop`]ped then. Answers how many were not draining before.
     ///
     /// # Errors
     /// [`ClusterError::UnknownNode`] or [`ClusterError::UnknownType`]: nothing was changed.
     pub fn drain(&self, target: &DrainTarget) -> Result<u32, ClusterError> {
         let keys = match target {
-            DrainTarget::Nodes(ids) => self.keys(ids)?,
+            DrainTarget::Nodes(ids) => self.keys_of(ids)?,
             DrainTarget::Type(node_type) => {
                 if !self.shared.lock().registry.knows(node_type) {
                     return Err(self.unknown_type(node_type));
                 }
-                let (live, others) = self.nodes_of(node_type);
-                live.into_iter().map(|(_, Reverse(key))| key).chain(others).collect()
+                keys(self.nodes_of(node_type, |_| true))
             }
         };
         let draining = self.drain_keys(&keys);
@@ -255,7 +254,8 @@ impl Cluster {
 
     /// Takes every node out of service, as [`Self::drain`] does: the last step of a host that ends.
     pub fn stop_nodes(&self) {
-        let keys: Vec<_> = self.shared.lock().registry.entries().map(|(key, _)| key).collect();
+        let mut keys = Vec::new();
+        self.shared.each_entry(|key, _| keys.push(key));
         self.drain_keys(&keys);
     }
 
@@ -292,21 +292,18 @@ impl Cluster {
         ClusterError::UnknownType { node_type: node_type.clone(), known: known.into_iter().collect() }
     }
 
-    /// The nodes of a type that serve requests, by load and from the newest, and those that do not but are still there.
-    fn nodes_of(&self, node_type: &TypeName) -> (Vec<(u32, Reverse<NodeKey>)>, Vec<NodeKey>) {
-        let admission = self.shared.lock();
-        let (mut live, mut failed) = (Vec::new(), Vec::new());
-        for (key, entry) in admission.registry.entries().filter(|(_, entry)| entry.node_type == *node_type) {
-            if entry.is_live() {
-                live.push((entry.in_flight, Reverse(key)));
-            } else if entry.state() == NodeState::Failed {
-                failed.push(key);
+    /// Nodes of a type with their load, to be sorted so that the idlest and last come first.
+    fn nodes_of(&self, node_type: &TypeName, which: fn(&Entry) -> bool) -> Vec<(u32, Reverse<NodeKey>)> {
+        let mut nodes = Vec::new();
+        self.shared.each_entry(|key, entry| {
+            if entry.node_type == *node_type && which(entry) {
+                nodes.push((entry.in_flight, Reverse(key)));
             }
-        }
-        (live, failed)
+        });
+        nodes
     }
 
-    fn keys(&self, ids: &[NodeId]) -> Result<Vec<NodeKey>, ClusterError> {
+    fn keys_of(&self, ids: &[NodeId]) -> Result<Vec<NodeKey>, ClusterError> {
         let admission = self.shared.lock();
         let registry = &admission.registry;
         let key = |id: &NodeId| {
@@ -328,6 +325,10 @@ impl Cluster {
         }
         drained
     }
+}
+
+fn keys(nodes: Vec<(u32, Reverse<NodeKey>)>) -> Vec<NodeKey> {
+    nodes.into_iter().map(|(_, Reverse(key))| key).collect()
 }
 
 fn n_nodes(n: usize) -> u32 {

@@ -112,13 +112,7 @@ impl Dispatcher {
     }
 
     /// Gives a failed lease for another node, in one step, so that nobody is sent to the failed one in between.
-    fn exchange(
-        &self,
-        lease: Lease,
-        wanted: &Wanted,
-        ticket: Ticket,
-        failed: &[NodeKey],
-    ) -> Option<Admitted> {
+    fn exchange(&self, lease: Lease, wanted: &Wanted, ticket: Ticket, failed: &[NodeKey]) -> Option<Admitted> {
         let report = lease.into_report();
         let (admitted, effects) = self.shared.lock().redispatch(report, (wanted, ticket), failed, Instant::now());
         self.shared.apply(effects);

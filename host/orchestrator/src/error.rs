@@ -79,8 +79,9 @@ impl DispatchError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry_after, .. } | Self::WaitExpired { retry_after, .. } => Some(*retry_after),
-            Self::NoNode { .. } | Self::Draining => Some(RETRY_WHEN_UNKNOWN),
-            Self::Inference(InferenceError::Full { .. } | InferenceError::Stopped(_)) => Some(RETRY_WHEN_UNKNOWN),
+            Self::NoNode { .. } | Self::Draining | Self::Inference(InferenceError::Full { .. } | InferenceError::Stopped(_)) => {
+                Some(RETRY_WHEN_UNKNOWN)
+            }
             Self::UnknownType { .. } | Self::WrongModel { .. } | Self::Inference(_) => None,
         }
     }

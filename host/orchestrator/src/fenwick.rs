@@ -96,14 +96,13 @@ mod tests {
                 tree.add(i, weight);
                 model[i] = weight;
             }
-            for _ in 0..late {
-                tree.push();
-                model.push(0);
-            }
+            (0..late).for_each(|_| tree.push());
+            model.extend(std::iter::repeat_n(0, late));
             prop_assert_eq!(tree.total(), model.iter().sum::<u64>());
             let covered: Vec<usize> = (0..tree.total()).map(|point| tree.covering(point).unwrap()).collect();
+            let times = |weight: u64| usize::try_from(weight).unwrap();
             let walked: Vec<usize> =
-                model.iter().enumerate().flat_map(|(i, &weight)| std::iter::repeat_n(i, usize::try_from(weight).unwrap())).collect();
+                model.iter().enumerate().flat_map(|(i, &weight)| std::iter::repeat_n(i, times(weight))).collect();
             prop_assert_eq!(covered, walked);
             prop_assert_eq!(tree.covering(tree.total()), None);
         }

@@ -202,8 +202,11 @@ mod tests {
         prop_oneof![
             (0u32..5, 1u32..9).prop_map(|(capacity, weight)| Step::Insert { capacity, weight }),
             any::<usize>().prop_map(Step::Remove),
-            (any::<usize>(), 0u32..5, prop::bool::weighted(0.9))
-                .prop_map(|(nth, in_flight, open)| Step::Set { nth, in_flight, open }),
+            (any::<usize>(), 0u32..5, prop::bool::weighted(0.9)).prop_map(|(nth, in_flight, open)| Step::Set {
+                nth,
+                in_flight,
+                open
+            }),
             any::<u64>().prop_map(|fraction| Step::Choose { fraction }),
         ]
     }

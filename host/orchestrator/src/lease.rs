@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use llambo_inference::{InferenceError, Node, NodeId};
+use llambo_inference::{Fault, InferenceError, Node, NodeId, NodeState};
 use tokio::time::Instant;
 
 use crate::{
@@ -60,7 +60,7 @@ impl Lease {
 
     /// The node answered with an error: it will be asked how it is when the place is given back.
     pub(crate) fn mark_failed(&mut self, error: &InferenceError) {
-        self.failed |= error.fault() == llambo_inference::Fault::Node;
+        self.failed |= error.fault() == Fault::Node;
     }
 
     /// Ends the lease without giving the place back, which is the caller's duty now.
@@ -71,6 +71,9 @@ impl Lease {
 
     fn final_report(&self) -> Report {
         let observed = self.failed.then(|| self.node.view().state);
+        if observed == Some(NodeState::Failed) {
+            tracing::warn!(node_id = %self.id, "node failed and is no longer chosen");
+        }
         Report { observed, ..self.report }
     }
 }

@@ -102,11 +102,12 @@ impl Cluster {
     /// Asks every node how it is, so that one that failed while idle is no longer chosen and one that is ready again is.
     pub fn refresh(&self) {
         self.each_row(|row| {
-            let observed = row.node.view().state;
-            // `busy` is what the registry knows best itself
-            if observed != row.observed && observed != NodeState::Busy {
+            // whether it is busy is what the registry knows best itself
+            let unbusied = |state| if state == NodeState::Busy { NodeState::Ready } else { state };
+            let observed = unbusied(row.node.view().state);
+            if observed != unbusied(row.observed) {
                 if observed == NodeState::Failed {
-                    tracing::warn!(node_id = %row.id, "node failed");
+                    tracing::warn!(node_id = %row.id, "node failed and is no longer chosen");
                 }
                 let effects = self.shared.lock().observe(&row.id, observed);
                 self.shared.apply(effects);

@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::Bound,
+    ops::{Bound, Range},
     sync::Arc,
 };
 
@@ -244,8 +244,11 @@ impl Registry {
         self.entries.get(key.0 as usize)?.as_ref()
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (NodeKey, &Entry)> {
-        self.by_id.values().filter_map(|&key| Some((key, self.entry(key)?)))
+    /// The nodes whose keys are in `keys`, in order of key; `None` from the end of all keys on.
+    pub(crate) fn entries_at(&self, keys: Range<usize>) -> Option<impl Iterator<Item = (NodeKey, &Entry)>> {
+        let part = self.entries.get(keys.start..keys.end.min(self.entries.len())).filter(|part| !part.is_empty())?;
+        let keys = (keys.start..).map_while(|at| u32::try_from(at).ok().map(NodeKey));
+        Some(keys.zip(part).filter_map(|(key, entry)| Some((key, entry.as_ref()?))))
     }
 
     /// Nodes in order of id, those after `after` or from the start.

@@ -31,20 +31,21 @@ impl Served {
         first: AnswerEvent,
         events: AnswerStream,
         deadline: Option<Instant>,
-        record: Record,
+        mut record: Record,
         lease: Lease,
     ) -> Self {
+        if let AnswerEvent::Piece { n_tokens, .. } = first {
+            record.generated(n_tokens);
+        }
         let deadline = deadline.map(|at| Box::pin(sleep_until(at)));
         Self { running: Some(Running { events, first: Some(first), deadline, record, lease }) }
     }
 
+    /// Passes an event on; with the end, all that belongs to the answer goes.
     fn tell(&mut self, item: Result<AnswerEvent, InferenceError>) -> Option<Result<AnswerEvent, InferenceError>> {
         let running = self.running.as_mut()?;
         match &item {
-            Ok(AnswerEvent::Piece { n_tokens, .. }) => {
-                running.record.generated(*n_tokens);
-                return Some(item);
-            }
+            Ok(AnswerEvent::Piece { .. }) => return Some(item),
             Ok(AnswerEvent::Finished(finished)) => running.record.finished(finished),
             Err(error) => {
                 running.record.failed(error);
@@ -71,7 +72,12 @@ impl Stream for Served {
             return Poll::Ready(self.tell(Err(InferenceError::DeadlineExceeded { n_generated })));
         }
         let item = match ready!(running.events.as_mut().poll_next(cx)) {
-            Some(item) => item,
+            Some(item) => {
+                if let Ok(AnswerEvent::Piece { n_tokens, .. }) = item {
+                    running.record.generated(n_tokens);
+                }
+                item
+            }
             None => Err(InferenceError::Stopped(running.lease.node_id().to_string())),
         };
         Poll::Ready(self.tell(item))

@@ -9,7 +9,11 @@ use crate::{
     admission::{Admission, Effects},
     lease::Lease,
     record::Counters,
+    registry::{Entry, NodeKey},
 };
+
+/// Nodes looked at under one hold of the lock: about 20 us.
+const NODES_PER_LOOK: usize = 1024;
 
 pub(crate) struct Shared {
     /// Held for single steps of about a microsecond; never while a node, a waiter or anything else outside is called.
@@ -35,6 +39,15 @@ impl Shared {
     /// A strategy that panics does so before anything was changed, so a poisoned lock guards a sound state.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at every node, a part of them under each hold of the lock. Nodes that come meanwhile may be missed.
+    pub(crate) fn each_entry(&self, mut each: impl FnMut(NodeKey, &Entry)) {
+        for start in (0..).step_by(NODES_PER_LOOK) {
+            let admission = self.lock();
+            let Some(part) = admission.registry.entries_at(start..start + NODES_PER_LOOK) else { return };
+            part.for_each(|(key, entry)| each(key, entry));
+        }
     }
 
     /// Carries out what a step left to do. Must not be called with the lock held.
