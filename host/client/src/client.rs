@@ -56,10 +56,10 @@ impl Client {
     /// # Errors
     /// [`Error::Address`] for what is no `http://` address, [`Error::Unreachable`] when nothing answers within 5 seconds.
     pub async fn connect(address: &str) -> Result<Self, Error> {
-        let channel = endpoint(address)?.connect().await.map_err(|e| Error::Unreachable {
-            address: address.to_owned(),
-            why: crate::error::deepest(&e),
-        })?;
+        let channel = endpoint(address)?
+            .connect()
+            .await
+            .map_err(|e| Error::Unreachable { address: address.to_owned(), why: crate::error::deepest(&e) })?;
         Ok(Self { channel, address: address.to_owned() })
     }
 
@@ -155,8 +155,7 @@ impl Client {
             if limit == 0 {
                 return Ok(nodes);
             }
-            let request =
-                v1::ListNodesRequest { r#type: filter.node_type.clone(), state: filter.state.clone(), limit, offset };
+            let request = v1::ListNodesRequest { r#type: filter.node_type.clone(), state: filter.state.clone(), limit, offset };
             let page = self.done(self.cluster().list_nodes(request).await)?;
             let is_last = page.nodes.is_empty() || u64::from(offset) + page.nodes.len() as u64 >= u64::from(page.total);
             nodes.extend(page.nodes);

@@ -1,6 +1,6 @@
 use std::{error::Error as _, time::Duration};
 
-use llambo_proto::status::Details;
+use llambo_proto::status::{Details, code_name};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 /// Why a call did not succeed.
@@ -78,11 +78,11 @@ impl Error {
         let details = Details::of(status);
         if let (None, Some(source)) = (&details.reason, status.source()) {
             let address = address.to_owned();
-            if causes(source).any(|e| e.is::<TimeoutExpired>()) {
+            if causes(source).any(Cause::is::<TimeoutExpired>) {
                 return Self::timed_out();
             }
             let why = deepest(source);
-            return if causes(source).any(|e| e.is::<ConnectError>()) {
+            return if causes(source).any(Cause::is::<ConnectError>) {
                 Self::Unreachable { address, why }
             } else {
                 Self::Lost { address, why }
@@ -125,29 +125,6 @@ fn causes(error: &Cause) -> impl Iterator<Item = &Cause> {
 /// What the innermost cause says: layers above it only repeat that something in the transport failed.
 pub(crate) fn deepest(error: &Cause) -> String {
     causes(error).last().map_or_else(String::new, ToString::to_string)
-}
-
-/// The name gRPC's own documents use.
-pub(crate) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

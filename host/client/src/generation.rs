@@ -31,17 +31,25 @@ pub struct Generation {
     messages: Streaming<v1::GenerateResponse>,
     address: String,
     limit: Option<Pin<Box<Sleep>>>,
-    is_over: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// `Finished` came; the host's own end is still taken, or it would count the call as cancelled.
+    Finished,
+    Over,
 }
 
 impl Generation {
     pub(crate) fn new(messages: Streaming<v1::GenerateResponse>, address: String, timeout: Option<Duration>) -> Self {
         let limit = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout.saturating_add(GRACE))));
-        Self { messages, address, limit, is_over: false }
+        Self { messages, address, limit, state: State::Open }
     }
 
     fn end(&mut self, error: Error) -> Poll<Option<Result<Event, Error>>> {
-        self.is_over = true;
+        self.state = State::Over;
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -50,8 +58,14 @@ impl Stream for Generation {
     type Item = Result<Event, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.is_over {
-            return Poll::Ready(None);
+        match self.state {
+            State::Over => return Poll::Ready(None),
+            State::Finished => {
+                let _ = ready!(Pin::new(&mut self.messages).poll_next(cx));
+                self.state = State::Over;
+                return Poll::Ready(None);
+            }
+            State::Open => {}
         }
         if let Some(limit) = &mut self.limit
             && limit.as_mut().poll(cx).is_ready()
@@ -74,7 +88,7 @@ impl Stream for Generation {
                 Some(v1::generate_response::Event::Started(started)) => Event::Started(started),
                 Some(v1::generate_response::Event::Piece(piece)) => Event::Piece(piece),
                 Some(v1::generate_response::Event::Finished(finished)) => {
-                    self.is_over = true;
+                    self.state = State::Finished;
                     Event::Finished(finished)
                 }
                 // a kind of event that a newer host knows and this client does not

@@ -29,6 +29,7 @@ pub use ask::Ask;
 pub use client::{Client, Health, NodeFilter, StatusStream};
 pub use error::Error;
 pub use generation::{Event, Generation};
+pub use llambo_proto::status::code_name;
 /// The messages that answers are made of, as in `llambo.proto`.
 pub use llambo_proto::v1::{
     DrainResponse, EmbedResponse, Finished, GetBalancerResponse, InferResponse, Message, Model, Node, Piece, ScaleResponse,

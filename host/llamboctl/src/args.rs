@@ -319,7 +319,7 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
         for bad in ["", "s", "1x", "0s", "-1s", "25h", "1..2s", "inf"] {
             assert!(duration(bad).is_err(), "{bad}");

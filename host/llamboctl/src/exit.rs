@@ -19,7 +19,7 @@ use std::{
     process::ExitCode,
 };
 
-use llambo_client::{Code, Error};
+use llambo_client::{Code, Error, code_name};
 use serde_json::json;
 
 pub(crate) const OK: u8 = 0;
@@ -115,7 +115,7 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
     if failure.exit != OK {
         let Failure { reason, message, code, .. } = failure;
         let text = if json {
-            let code = code.map_or_else(|| failure.exit.to_string(), |code| grpc_name(code).to_owned());
+            let code = code.map_or_else(|| failure.exit.to_string(), |code| code_name(code).to_owned());
             json!({ "error": { "reason": reason, "message": message, "code": code } }).to_string()
         } else if *reason == "BAD_CONFIG" {
             // each line names its place already, in a form that editors jump to
@@ -129,27 +129,9 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
     ExitCode::from(failure.exit)
 }
 
-/// `Code::NotFound` as `NOT_FOUND`: what gRPC's documents and every other client print.
-fn grpc_name(code: Code) -> String {
-    let mut name = String::new();
-    for c in format!("{code:?}").chars() {
-        if c.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(c.to_ascii_uppercase());
-    }
-    name
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn codes_are_written_as_grpc_writes_them() {
-        assert_eq!(grpc_name(Code::NotFound), "NOT_FOUND");
-        assert_eq!(grpc_name(Code::Unavailable), "UNAVAILABLE");
-    }
 
     #[test]
     fn a_closed_pipe_is_a_good_end() {

@@ -20,11 +20,7 @@ pub(crate) fn json(out: &mut impl Write, value: &Value) -> io::Result<()> {
 }
 
 /// Writes rows under headings, columns aligned. No rows: the headings alone.
-pub(crate) fn table<const N: usize>(
-    out: &mut impl Write,
-    columns: [(&str, Align); N],
-    rows: &[[String; N]],
-) -> io::Result<()> {
+pub(crate) fn table<const N: usize>(out: &mut impl Write, columns: [(&str, Align); N], rows: &[[String; N]]) -> io::Result<()> {
     let mut widths = columns.map(|(heading, _)| heading.chars().count());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -36,10 +32,9 @@ pub(crate) fn table<const N: usize>(
         let mut line = String::new();
         for (i, ((cell, width), (_, align))) in row.iter().zip(widths).zip(columns).enumerate() {
             line.push_str(if i == 0 { "" } else { "  " });
-            line.push_str(&match align {
-                Align::Left => format!("{cell:<width$}"),
-                Align::Right => format!("{cell:>width$}"),
-            });
+            let padding = width - cell.chars().count();
+            let (before, after) = if align == Align::Left { (0, padding) } else { (padding, 0) };
+            line.extend(std::iter::repeat_n(' ', before).chain(cell.chars()).chain(std::iter::repeat_n(' ', after)));
         }
         writeln!(out, "{}", line.trim_end())?;
     }

@@ -1,8 +1,8 @@
 //! Wire messages to the vocabulary of [`llambo_inference`] and back.
 
 use llambo_inference::{
-    AnswerEvent, Constraint, Finished, GenerateRequest, InferenceError, Instant, LogitBias, Message, ModelInfo, ModelName, NodeId,
-    Prompt, RequestId, Role, SamplingOptions, TypeName, Usage,
+    AnswerEvent, Constraint, Finished, GenerateRequest, InferenceError, Instant, LogitBias, Message, ModelInfo, ModelName,
+    NodeId, Prompt, RequestId, Role, SamplingOptions, TypeName, Usage,
 };
 
 use crate::v1;
@@ -199,10 +199,7 @@ mod tests {
     fn chat(messages: &[(&str, &str)]) -> v1::GenerateRequest {
         let messages =
             messages.iter().map(|(role, content)| v1::Message { role: (*role).into(), content: (*content).into() }).collect();
-        v1::GenerateRequest {
-            prompt: Some(v1::generate_request::Prompt::Chat(v1::Messages { messages })),
-            ..Default::default()
-        }
+        v1::GenerateRequest { prompt: Some(v1::generate_request::Prompt::Chat(v1::Messages { messages })), ..Default::default() }
     }
 
     fn refusal(wire: v1::GenerateRequest) -> String {

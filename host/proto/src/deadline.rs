@@ -23,8 +23,8 @@ pub fn parse(header: &str) -> Option<Duration> {
     }
     let value: u64 = digits.parse().ok()?;
     match unit {
-        'H' => Some(Duration::from_secs(value * 3600)),
-        'M' => Some(Duration::from_secs(value * 60)),
+        'H' => Some(Duration::from_hours(value)),
+        'M' => Some(Duration::from_mins(value)),
         'S' => Some(Duration::from_secs(value)),
         'm' => Some(Duration::from_millis(value)),
         'u' => Some(Duration::from_micros(value)),
@@ -40,13 +40,13 @@ mod tests {
     #[test]
     fn every_unit_is_read() {
         let cases = [
-            ("3H", Duration::from_secs(3 * 3600)),
-            ("1M", Duration::from_secs(60)),
+            ("3H", Duration::from_hours(3)),
+            ("1M", Duration::from_mins(1)),
             ("42S", Duration::from_secs(42)),
             ("13m", Duration::from_millis(13)),
             ("2u", Duration::from_micros(2)),
             ("82n", Duration::from_nanos(82)),
-            ("99999999H", Duration::from_secs(99_999_999 * 3600)),
+            ("99999999H", Duration::from_hours(99_999_999)),
         ];
         for (header, expected) in cases {
             assert_eq!(parse(header), Some(expected), "{header}");

@@ -11,7 +11,7 @@ pub mod status;
 pub mod v1 {
     #![allow(missing_docs, reason = "messages whose names say it all carry no comment in the .proto file")]
     #![allow(unreachable_pub, unused_lifetimes, reason = "generated")]
-    #![allow(clippy::pedantic, clippy::unwrap_used, reason = "generated")]
+    #![allow(clippy::pedantic, clippy::unwrap_used, clippy::allow_attributes_without_reason, reason = "generated")]
     tonic::include_proto!("llambo.v1");
 }
 

@@ -21,11 +21,40 @@ pub fn code_of(reason: &str) -> Option<Code> {
         "NO_NODE" | "STOPPED" | "DRAINING" => Code::Unavailable,
         "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
         "CANCELLED" => Code::Cancelled,
-        "GUEST_TRAP" | "GUEST_ERROR" | "MEMORY_EXHAUSTED" | "TABLE_EXHAUSTED" | "STACK_EXHAUSTED" | "CPU_EXHAUSTED"
-        | "HOST_CALLS_EXHAUSTED" | "OUTPUT_EXHAUSTED" => Code::Aborted,
+        "GUEST_TRAP"
+        | "GUEST_ERROR"
+        | "MEMORY_EXHAUSTED"
+        | "TABLE_EXHAUSTED"
+        | "STACK_EXHAUSTED"
+        | "CPU_EXHAUSTED"
+        | "HOST_CALLS_EXHAUSTED"
+        | "OUTPUT_EXHAUSTED" => Code::Aborted,
         "BACKEND_FAILED" => Code::Internal,
         _ => return None,
     })
+}
+
+/// A code as gRPC's own documents write it, for example `NOT_FOUND`.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// A failure on its way to a client.
@@ -79,6 +108,7 @@ impl Failure {
     }
 
     /// Adds a name or number that programs may read.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and names both read better without an ampersand")]
     pub fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.metadata.insert(key.to_owned(), value.to_string());
         self
@@ -240,7 +270,8 @@ mod tests {
 
     #[test]
     fn retry_and_quota_arrive() {
-        let status = Failure::new("QUEUE_FULL", "full").retry_after(Duration::from_millis(1500)).quota("queue", "8 of 8").into_status();
+        let status =
+            Failure::new("QUEUE_FULL", "full").retry_after(Duration::from_millis(1500)).quota("queue", "8 of 8").into_status();
         assert_eq!(Details::of(&status).retry_after, Some(Duration::from_millis(1500)));
         assert_eq!(status.get_details_quota_failure().unwrap().violations[0].subject, "queue");
     }

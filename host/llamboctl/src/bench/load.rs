@@ -35,7 +35,11 @@ pub(crate) struct Run {
 
 impl Pace {
     pub(crate) fn open(per_second: f64, duration: Duration) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count; the largest is 1e6/s for a day")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive count; the largest is 1e6/s for a day"
+        )]
         let requests = (per_second * duration.as_secs_f64()).ceil().max(1.0) as u64;
         Self::Open { per_second, requests }
     }
@@ -149,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn an_interrupt_ends_it_early() {
         let client = Client::connect_lazily("http://127.0.0.1:1").unwrap();
-        let run = Run { clients: vec![client], ask: Ask::text("x"), pace: Pace::open(1.0, Duration::from_secs(3600)) };
+        let run = Run { clients: vec![client], ask: Ask::text("x"), pace: Pace::open(1.0, Duration::from_hours(1)) };
         let (_, is_cut_short) = run.drive(tokio::time::sleep(Duration::from_millis(5))).await;
         assert!(is_cut_short);
     }

@@ -4,7 +4,7 @@ mod load;
 mod report;
 mod tally;
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use llambo_client::{Ask, Client};
 
@@ -30,6 +30,9 @@ pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Fail
         // how many will be in flight is what an open loop finds out
         Pace::Open { .. } => MAX_CONNECTIONS,
     });
+    // a report that cannot be written is better known before the run than after it
+    let report_file =
+        args.json_file.as_deref().map(|path| fs::File::create(path).map_err(|e| cannot_write(path, &e))).transpose()?;
     // opened before the clock starts
     let mut clients = Vec::with_capacity(n_connections as usize);
     for _ in 0..n_connections {
@@ -44,9 +47,8 @@ pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Fail
     let (tally, is_cut_short) = Run { clients, ask: ask(args), pace }.drive(interrupt).await;
 
     let report = report::to_json(&tally, pace, is_cut_short);
-    if let Some(path) = &args.json_file {
-        fs::write(path, format!("{report}\n"))
-            .map_err(|e| Failure::cannot_create(format!("cannot write `{}`: {e}", path.display())))?;
+    if let (Some(path), Some(mut file)) = (&args.json_file, report_file) {
+        output::json(&mut file, &report).map_err(|e| cannot_write(path, &e))?;
     }
     let mut out = io::stdout().lock();
     if json {
@@ -59,6 +61,10 @@ pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Fail
         (false, 0) => OK,
         (false, _) => NO,
     })
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::cannot_create(format!("cannot write `{}`: {error}", path.display()))
 }
 
 fn ask(args: &Load) -> Ask {

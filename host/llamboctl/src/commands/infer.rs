@@ -25,6 +25,9 @@ pub(crate) async fn infer(session: &Session, args: Infer) -> Result<u8, Failure>
         biased;
         interrupt = tokio::signal::ctrl_c() => {
             interrupt.map_err(|e| Failure::io("listen for Ctrl-C", &e))?;
+            if io::stdout().is_terminal() {
+                writeln!(io::stdout())?;
+            }
             Err(Failure::interrupted())
         }
         answer = answer(session, ask) => answer,

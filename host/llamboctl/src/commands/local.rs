@@ -33,12 +33,18 @@ pub(crate) fn init(args: &Init, json: bool) -> Result<u8, Failure> {
         fs::write(path, llambo_config::DEFAULT)
     } else {
         // `create_new` decides in one step: a file that appears meanwhile is never overwritten
-        OpenOptions::new().write(true).create_new(true).open(path).and_then(|mut f| f.write_all(llambo_config::DEFAULT.as_bytes()))
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .and_then(|mut f| f.write_all(llambo_config::DEFAULT.as_bytes()))
     };
     written.map_err(|e| {
         let name = path.display();
         Failure::cannot_create(match e.kind() {
-            ErrorKind::AlreadyExists => format!("`{name}` exists; give another name with `--output`, or overwrite it with `--force`"),
+            ErrorKind::AlreadyExists => {
+                format!("`{name}` exists; give another name with `--output`, or overwrite it with `--force`")
+            }
             _ => format!("cannot write `{name}`: {e}"),
         })
     })?;

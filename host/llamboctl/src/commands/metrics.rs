@@ -41,10 +41,14 @@ pub(crate) async fn metrics(args: &Metrics, json: bool) -> Result<u8, Failure> {
         out.write_all(text.as_bytes())?;
     } else if json {
         let samples = text.lines().filter_map(sample);
-        let value = samples.map(|s| json!({ "name": s.name, "labels": s.labels, "value": s.value.parse::<f64>().ok() })).collect();
+        let value =
+            samples.map(|s| json!({ "name": s.name, "labels": s.labels, "value": s.value.parse::<f64>().ok() })).collect();
         output::json(&mut out, &value)?;
     } else {
-        let rows: Vec<_> = text.lines().filter_map(sample).map(|s| [s.name, s.labels, s.value].map(ToOwned::to_owned)).collect();
+        let mut rows: Vec<_> =
+            text.lines().filter_map(sample).map(|s| [s.name, s.labels, s.value].map(ToOwned::to_owned)).collect();
+        // by name alone: the buckets of a histogram stay in their order
+        rows.sort_by(|a, b| a[0].cmp(&b[0]));
         output::table(&mut out, [("NAME", Left), ("LABELS", Left), ("VALUE", Right)], &rows)?;
     }
     out.flush()?;

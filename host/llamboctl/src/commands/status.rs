@@ -81,10 +81,8 @@ fn to_json(s: &StatusResponse) -> Value {
 fn to_text(out: &mut impl Write, s: &StatusResponse) -> io::Result<()> {
     let (queue, totals) = (s.queue.unwrap_or_default(), s.totals.unwrap_or_default());
     let draining = if s.draining { ", draining" } else { "" };
-    let by_state: Vec<String> = STATES
-        .iter()
-        .filter_map(|state| s.nodes_by_state.get(*state).map(|n| format!("{n} {state}")))
-        .collect();
+    let by_state: Vec<String> =
+        STATES.iter().filter_map(|state| s.nodes_by_state.get(*state).map(|n| format!("{n} {state}"))).collect();
     let by_type: Vec<String> =
         s.nodes_by_type.iter().collect::<BTreeMap<_, _>>().iter().map(|(name, n)| format!("{n} {name}")).collect();
     let total: u32 = s.nodes_by_state.values().sum();
@@ -92,11 +90,10 @@ fn to_text(out: &mut impl Write, s: &StatusResponse) -> io::Result<()> {
     writeln!(out, "nodes     {total}: {}", listed(&by_state))?;
     writeln!(out, "types     {}", listed(&by_type))?;
     writeln!(out, "balancer  {}", s.strategy)?;
-    writeln!(
-        out,
-        "queue     {} of {} in flight, {} of {} waiting",
-        queue.in_flight, queue.max_in_flight, queue.waiting, queue.max_waiting
-    )?;
+    // a host without a limit of its own says the largest number there is
+    let of_limit = |n: u32, limit: u32| if limit == u32::MAX { n.to_string() } else { format!("{n} of {limit}") };
+    let in_flight = of_limit(queue.in_flight, queue.max_in_flight);
+    writeln!(out, "queue     {in_flight} in flight, {} waiting", of_limit(queue.waiting, queue.max_waiting))?;
     writeln!(
         out,
         "requests  {}: {} finished, {} failed, {} cancelled, {} rejected, {} sent again",
@@ -130,7 +127,10 @@ mod tests {
     fn json_has_every_state_and_their_sum() {
         let status = StatusResponse { nodes_by_state: [("ready".into(), 3), ("busy".into(), 1)].into(), ..Default::default() };
         let json = to_json(&status);
-        assert_eq!((&json["nodes"]["ready"], &json["nodes"]["failed"], &json["nodes"]["total"]), (&3.into(), &0.into(), &4.into()));
+        assert_eq!(
+            (&json["nodes"]["ready"], &json["nodes"]["failed"], &json["nodes"]["total"]),
+            (&3.into(), &0.into(), &4.into())
+        );
         assert_eq!(json["tokens"]["output"], 0);
     }
 

@@ -1,0 +1,153 @@
+//! Text in, tokens out.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use llambo_inference::{InferenceEngine, InferenceError, ModelName, RequestId, Usage};
+use llambo_orchestrator::DispatchError;
+use llambo_proto::{
+    convert::{self, Asked},
+    deadline, status,
+    v1::{self, generate_response::Event, inference_server::Inference},
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status};
+
+use super::{
+    answer::{Answering, Deadline},
+    invalid, invalid_field, not_served,
+};
+use crate::Host;
+
+/// Texts of one Embed call; more are sent as several calls.
+const MAX_TEXTS: usize = 256;
+/// Texts of one call that are embedded at a time, so that one caller cannot fill an engine's queue.
+const EMBEDS_AT_ONCE: usize = 8;
+
+pub(super) struct Service {
+    pub(super) host: Arc<Host>,
+}
+
+impl Service {
+    /// Reads a request and hands it to the dispatcher; the answer's first event is there.
+    async fn start(&self, request: Request<v1::GenerateRequest>) -> Result<Answering, Status> {
+        let received = Instant::now();
+        let deadline = deadline::timeout(request.metadata()).map(|timeout| Deadline::new(received, timeout));
+        let asked = Asked::try_from(request.into_inner()).map_err(|e| status::status(&e))?;
+        let engine = self.engine(asked.model.as_ref())?;
+        let inner = deadline.map(|deadline| deadline.inner.into_std());
+        let request = asked.resolve(engine.info(), new_request_id, inner).map_err(|e| status::status(&e))?;
+        drop(engine);
+
+        let (id, model) = (request.id.clone(), request.model.clone());
+        let answer = within(deadline, self.host.cluster.dispatcher().dispatch(request)).await?.map_err(|error| {
+            tracing::debug!(request_id = %id, %model, %error, "not served");
+            not_served(&error)
+        })?;
+        let first = convert::started(&id, &answer.node, &model);
+        Ok(Answering::new(id, first, answer, received, deadline))
+    }
+
+    fn engine(&self, model: Option<&ModelName>) -> Result<Arc<dyn InferenceEngine>, Status> {
+        self.host.models.get(model.unwrap_or(&self.host.default_model)).map_err(|e| status::status(&e))
+    }
+}
+
+#[tonic::async_trait]
+impl Inference for Service {
+    type GenerateStream = Answering;
+
+    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Answering>, Status> {
+        self.start(request).await.map(Response::new)
+    }
+
+    async fn infer(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::InferResponse>, Status> {
+        let mut messages = self.start(request).await?;
+        let mut whole = v1::InferResponse::default();
+        while let Some(message) = messages.try_next().await? {
+            match message.event {
+                Some(Event::Started(started)) => {
+                    (whole.request_id, whole.node, whole.model) = (started.request_id, started.node, started.model);
+                }
+                Some(Event::Piece(piece)) => whole.text.push_str(&piece.text),
+                Some(Event::Finished(end)) => {
+                    (whole.finish_reason, whole.usage) = (end.finish_reason, end.usage);
+                    (whole.ttft_ms, whole.total_ms) = (end.ttft_ms, end.total_ms);
+                }
+                None => {}
+            }
+        }
+        Ok(Response::new(whole))
+    }
+
+    async fn embed(&self, request: Request<v1::EmbedRequest>) -> Result<Response<v1::EmbedResponse>, Status> {
+        let received = Instant::now();
+        let deadline = deadline::timeout(request.metadata()).map(|timeout| Deadline::new(received, timeout));
+        let v1::EmbedRequest { model, texts } = request.into_inner();
+        if self.host.cluster.is_draining() {
+            return Err(not_served(&DispatchError::Draining));
+        }
+        if !(1..=MAX_TEXTS).contains(&texts.len()) {
+            return Err(invalid_field("texts", format!("a list of {}", texts.len()), "1 to 256 texts"));
+        }
+        if let Some(i) = texts.iter().position(String::is_empty) {
+            return Err(invalid(format!("`texts[{i}]` is empty; leave it out or give it text")));
+        }
+        let model = (!model.is_empty()).then(|| ModelName::from(&model));
+        let engine = self.engine(model.as_ref())?;
+        let embeds = stream::iter(texts).map(|text| engine.embed(text)).buffered(EMBEDS_AT_ONCE).try_collect::<Vec<_>>();
+        let embedded = within(deadline, embeds).await?.map_err(|e| status::status(&e))?;
+
+        let mut usage = Usage::default();
+        let mut embeddings = Vec::with_capacity(embedded.len());
+        for embedding in embedded {
+            usage += Usage { input_tokens: embedding.input_tokens, output_tokens: 0 };
+            embeddings.push(v1::Embedding { values: embedding.values });
+        }
+        let model = engine.info().name.to_string();
+        Ok(Response::new(v1::EmbedResponse { model, embeddings, usage: Some(convert::usage(usage)) }))
+    }
+
+    async fn list_models(&self, _: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let models = self.host.models.all().iter().map(|engine| convert::model(engine.info(), engine.load())).collect();
+        Ok(Response::new(v1::ListModelsResponse { models }))
+    }
+}
+
+/// The end of `work`, or `DEADLINE_EXCEEDED`.
+async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>) -> Result<T, Status> {
+    match deadline {
+        None => Ok(work.await),
+        Some(deadline) => timeout_at(deadline.edge, work)
+            .await
+            .map_err(|_| status::status(&InferenceError::DeadlineExceeded { n_generated: 0 })),
+    }
+}
+
+/// 64 random bits: unique among the requests that one log is searched for.
+fn new_request_id() -> RequestId {
+    format!("{:016x}", rand::random::<u64>()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use llambo_proto::status::Details;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_without_end_is_given_up_before_the_transport_does() {
+        let received = Instant::now();
+        let timeout = Duration::from_secs(3);
+        let status = within(Some(Deadline::new(received, timeout)), std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(Details::of(&status).reason.as_deref(), Some("DEADLINE_EXCEEDED"));
+        assert!(received.elapsed() < timeout, "{:?}", received.elapsed());
+    }
+
+    #[test]
+    fn request_ids_differ() {
+        assert_ne!(new_request_id(), new_request_id());
+    }
+}

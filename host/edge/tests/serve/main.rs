@@ -1,0 +1,7 @@
+//! The edge as clients meet it: real ports, real connections, nodes without a model behind them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod answers;
+mod harness;
+mod operations;

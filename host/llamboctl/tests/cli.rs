@@ -1,0 +1,118 @@
+//! The program as scripts meet it: exit codes, streams and files. No host runs.
+
+use std::{
+    fs, io,
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+};
+
+/// The program, without what the environment of the tests says.
+fn llamboctl(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llamboctl"));
+    command.args(args).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    llamboctl(args).output().expect("the program starts")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("it prints UTF-8")
+}
+
+/// An address at which nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    format!("http://{}", listener.local_addr().expect("it is bound"))
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_64() {
+    for args in
+        [&["nonsense"][..], &["infer"], &["infer", "x", "--top-k", "-1"], &["drain"], &["--host", "https://x", "status"], &[]]
+    {
+        let output = run(args);
+        assert_eq!(code(&output), 64, "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+    assert_eq!(code(&run(&["--help"])), 0);
+    assert_eq!(code(&run(&["--version"])), 0);
+}
+
+#[test]
+fn an_absent_host_exits_with_69_and_says_what_to_do() {
+    let address = nobody();
+    for args in [&["status"][..], &["infer", "hello"], &["bench", "load"], &["health"]] {
+        let output = run(&[&["--host", &address], args].concat());
+        assert_eq!(code(&output), 69, "{args:?}: {}", text(&output.stderr));
+        let error = text(&output.stderr);
+        assert!(error.contains(&address) && error.contains("is `llambo serve` running?"), "{error}");
+    }
+    let output = run(&["metrics", "--http", &address]);
+    assert_eq!(code(&output), 69);
+    assert!(text(&output.stderr).contains("is `llambo serve` running?"));
+}
+
+#[test]
+fn errors_are_json_when_asked_for() {
+    let output = run(&["--json", "--host", &nobody(), "status"]);
+    let error = text(&output.stderr);
+    assert!(error.starts_with(r#"{"error":{"code":"UNAVAILABLE","#) && error.contains(r#""reason":"UNREACHABLE""#), "{error}");
+    assert_eq!(error.lines().count(), 1);
+    let output = run(&["--json", "infer"]);
+    assert_eq!(code(&output), 64);
+    assert!(text(&output.stderr).contains(r#""reason":"USAGE""#), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_shipped_configuration_is_written_once_and_is_valid() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let file = folder.path().join("c.yaml");
+    let path = file.to_str().expect("it is UTF-8");
+    assert_eq!(code(&run(&["init", "--output", path])), 0);
+    let again = run(&["init", "--output", path]);
+    assert_eq!(code(&again), 73);
+    assert!(text(&again.stderr).contains("--force"));
+    assert_eq!(code(&run(&["init", "--output", path, "--force"])), 0);
+    let valid = run(&["config", "validate", path]);
+    assert_eq!(code(&valid), 0, "{}", text(&valid.stderr));
+}
+
+#[test]
+fn a_wrong_configuration_exits_with_65_and_names_the_place() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let file = folder.path().join("c.yaml");
+    fs::write(&file, "network:\n  grpc: nowhere\n  colour: red\n").expect("it can be written");
+    let output = run(&["config", "validate", file.to_str().expect("it is UTF-8")]);
+    assert_eq!(code(&output), 65);
+    let errors = text(&output.stderr);
+    assert!(errors.contains("c.yaml:2:") && errors.contains("c.yaml:3:"), "{errors}");
+    let absent = run(&["config", "validate", "/nowhere/c.yaml"]);
+    assert_eq!((code(&absent), absent.stdout.len()), (65, 0));
+    let schema = run(&["infer", "x", "--json-schema", "/nowhere/s.json"]);
+    assert_eq!(code(&schema), 65);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    for args in [&["completion", "bash"][..], &["--help"], &["init", "--force", "--output", "/dev/null"]] {
+        let (reader, writer) = io::pipe().expect("there are descriptors left");
+        drop(reader);
+        let output = llamboctl(args).stdout(writer).stderr(Stdio::piped()).output().expect("the program starts");
+        assert_eq!((code(&output), text(&output.stderr)), (0, String::new()), "{args:?}");
+    }
+}
+
+#[test]
+fn there_is_a_completion_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completion", shell]);
+        assert_eq!(code(&output), 0);
+        assert!(text(&output.stdout).contains("llamboctl"), "{shell}");
+    }
+}
