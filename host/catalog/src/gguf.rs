@@ -92,7 +92,10 @@ impl GgufHeader {
                 if d == 0 {
                     row = n;
                 }
-                elements = elements.checked_mul(n).filter(|&e| e > 0 && e < 1 << 50).ok_or_else(|| format!("tensor `{name}` has an impossible shape"))?;
+                elements = elements
+                    .checked_mul(n)
+                    .filter(|&e| e > 0 && e < 1 << 50)
+                    .ok_or_else(|| format!("tensor `{name}` has an impossible shape"))?;
             }
             let kind = source.u32(&name)?;
             let offset = source.u64(&name)?;

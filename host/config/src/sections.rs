@@ -32,18 +32,8 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
 const ROOT: &[&str] = &["models", "types", "balancing", "queue", "network", "shutdown", "logging", "cache"];
 const MODEL: &[&str] = &["name", "path", "context", "sequences", "threads", "gpu-layers", "kv-type", "embeddings"];
 const TYPE: &[&str] = &[
-    "count",
-    "cpu",
-    "memory",
-    "model",
-    "module",
-    "weight",
-    "tier",
-    "cpu-seconds",
-    "host-calls-per-second",
-    "max-output",
-    "table-elements",
-    "stack",
+    "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
+    "table-elements", "stack",
 ];
 const BALANCING: &[&str] = &["strategy", "attempts"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
