@@ -1,8 +1,9 @@
-"""Trains one built-in model from `corpus.py`'s work folder: a llama-architecture decoder, tied embeddings, no dropout.
+"""Trains one built-in model from `corpus.py`'s work folder: a llama-architecture decoder with tied embeddings.
 
 The schedule is counted in steps, not minutes, and seeded. Matrices are trained by Muon, the rest by AdamW, in bfloat16
 autocast; the learning rate warms up for 100 steps and then falls as a cosine to 1%. Windows are 512 tokens at first and
-1,024 for the last 15% of the steps, so that the whole context is learned at less cost.
+1,024 for the last 15% of the steps, so that the whole context is learned at less cost. The larger model sees each
+page often enough to learn it by heart, so it trains with dropout on the embedding and on each layer's two branches.
 """
 
 import argparse, json, math, pathlib, time
@@ -12,8 +13,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 SHAPES = {  # about 6 M and 1.3 M parameters
-    "demo": dict(width=256, layers=6, heads=4, hidden=704),
-    "demo-small": dict(width=128, layers=4, heads=4, hidden=352),
+    "demo": dict(width=256, layers=6, heads=4, hidden=704, dropout=0.15),
+    "demo-small": dict(width=128, layers=4, heads=4, hidden=352, dropout=0.0),
 }
 CONTEXT, VOCAB, ROPE_BASE, NORM_EPS = 1024, 4096, 10000.0, 1e-5
 
@@ -36,9 +37,9 @@ def rotate(x, cos, sin):
 
 
 class Layer(nn.Module):
-    def __init__(self, width, heads, hidden, **_):
+    def __init__(self, width, heads, hidden, dropout, **_):
         super().__init__()
-        self.heads = heads
+        self.heads, self.drop = heads, nn.Dropout(dropout)
         linear = lambda i, o: nn.Linear(i, o, bias=False)
         self.attn_norm, self.ffn_norm = RmsNorm(width), RmsNorm(width)
         self.attn_q, self.attn_k, self.attn_v = (linear(width, width) for _ in range(3))
@@ -51,16 +52,16 @@ class Layer(nn.Module):
         y = self.attn_norm(x)
         q, k = (rotate(split(f(y)), cos, sin) for f in (self.attn_q, self.attn_k))
         a = F.scaled_dot_product_attention(q, k, split(self.attn_v(y)), is_causal=True)
-        x = x + self.attn_output(a.transpose(1, 2).reshape(batch, n, width))
+        x = x + self.drop(self.attn_output(a.transpose(1, 2).reshape(batch, n, width)))
         y = self.ffn_norm(x)
-        return x + self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y))
+        return x + self.drop(self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y)))
 
 
 class LanguageModel(nn.Module):
     def __init__(self, shape):
         super().__init__()
         width, layers = shape["width"], shape["layers"]
-        self.token_embd = nn.Embedding(VOCAB, width)
+        self.token_embd, self.drop = nn.Embedding(VOCAB, width), nn.Dropout(shape["dropout"])
         self.blk = nn.ModuleList(Layer(**shape) for _ in range(layers))
         self.output_norm = RmsNorm(width)
         d = width // shape["heads"]
@@ -73,7 +74,7 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(p, std=0.02 / (math.sqrt(2 * layers) if residual else 1))
 
     def forward(self, ids):
-        x = self.token_embd(ids)
+        x = self.drop(self.token_embd(ids))
         for layer in self.blk:
             x = layer(x, self.cos, self.sin)
         return F.linear(self.output_norm(x), self.token_embd.weight)
@@ -100,14 +101,16 @@ def batches(tokens, rng, length_at, tokens_per_batch):
 
 
 @torch.no_grad()
-def bits_per_byte(model, tokens, n_bytes, autocast):
-    """Over consecutive windows of the whole context, in the number format given: nats per token -> bits per byte."""
+def bits_per_byte(model, tokens, n_bytes, autocast, length=CONTEXT):
+    """Over consecutive windows of `length` tokens, in the number format given: nats per token -> bits per byte."""
     total, count = 0.0, 0
-    for i in range(0, len(tokens) - 2, CONTEXT):
-        window = torch.from_numpy(tokens[i:i + CONTEXT + 1].astype(np.int64))[None]
+    model.eval()
+    for i in range(0, len(tokens) - 2, length):
+        window = torch.from_numpy(tokens[i:i + length + 1].astype(np.int64))[None]
         with autocast():
             total += loss_of(model, window).item() * (window.shape[1] - 1)
         count += window.shape[1] - 1
+    model.train()
     return total / count * len(tokens) / n_bytes / math.log(2)
 
 
@@ -136,7 +139,8 @@ def main():
     ]
     autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
     compiled = torch.compile(model)
-    source = batches(train, rng, lambda step: 512 if step < 0.85 * args.steps else CONTEXT, args.tokens_per_batch)
+    length_at = lambda step: 512 if step < 0.85 * args.steps else CONTEXT
+    source = batches(train, rng, length_at, args.tokens_per_batch)
     begun, average = time.time(), None
     print(f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters, {args.steps} steps", flush=True)
     for step in range(args.steps):
@@ -157,7 +161,7 @@ def main():
             row = dict(step=step + 1, minutes=round((time.time() - begun) / 60, 1), passes=round(done / len(train), 1),
                        loss=round(average, 3), tokens_per_s=int(done / (time.time() - begun)))
             if step % 500 == 499:
-                row["held_out_bits_per_byte"] = round(bits_per_byte(model, held, n_bytes, autocast), 4)
+                row["held_out_bits_per_byte"] = round(bits_per_byte(model, held, n_bytes, autocast, length_at(step)), 4)
                 save(args, shape, model, step + 1, row["held_out_bits_per_byte"], len(train))
             print(json.dumps(row), flush=True)
     final = bits_per_byte(model, held, n_bytes, lambda: torch.autocast("cpu", enabled=False))

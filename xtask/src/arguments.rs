@@ -146,9 +146,12 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for (line, named) in
-            [("--isolates", "`--isolates` needs a value"), ("--keepp", "`--keepp`"), ("--keep=1", "`--keep=1`"), ("word", "`word`")]
-        {
+        for (line, named) in [
+            ("--isolates", "`--isolates` needs a value"),
+            ("--keepp", "`--keepp`"),
+            ("--keep=1", "`--keep=1`"),
+            ("word", "`word`"),
+        ] {
             let Err(Failure::Usage(message)) = parse_words(FLAGS, line) else { panic!("`{line}` was taken") };
             assert!(message.contains(named), "{message}");
         }

@@ -1,5 +1,8 @@
 //! `cargo xtask demo`: from a fresh clone to an answer in the terminal.
 
+use std::env;
+use std::path::Path;
+
 use crate::arguments::{self, Failure, Flags, Rest};
 use crate::build::{self, Programs};
 use crate::host::{Host, Ports};
@@ -28,7 +31,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     }
     let stopped = host.stop();
     shown.and(stopped)?;
-    say(&next_steps(&programs, ports));
+    say(&next_steps(&programs, Ports { grpc: 7400, http: 7480 }));
     say("\nThe host was stopped. Run `cargo xtask demo --keep` to leave it running.");
     Ok(())
 }
@@ -43,8 +46,7 @@ fn show(host: &Host, isolates: Option<u32>) -> Result<(), Failure> {
 }
 
 fn next_steps(programs: &Programs, ports: Ports) -> String {
-    let llambo = programs.llambo.display();
-    let llamboctl = programs.llamboctl.display();
+    let [llambo, llamboctl] = [&programs.llambo, &programs.llamboctl].map(|program| short(program).display());
     let host = if ports.grpc == 7400 { String::new() } else { format!(" --host 127.0.0.1:{}", ports.grpc) };
     format!(
         "
@@ -59,4 +61,9 @@ What to try next:
 The built-in model only shows that the path works. For a real one, put the path of any GGUF file
 into `models` of cluster-config.yaml."
     )
+}
+
+/// The path as one would type it here.
+fn short(program: &Path) -> &Path {
+    env::current_dir().ok().and_then(|here| program.strip_prefix(here).ok()).unwrap_or(program)
 }

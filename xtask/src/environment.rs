@@ -146,12 +146,9 @@ pub(crate) fn save() -> Result<(), Failure> {
 }
 
 fn as_cargo_config(variables: &BTreeMap<&str, String>) -> String {
-    let mut text = String::from("# Written by `cargo xtask setup` for this machine's processor.\n[env]\n");
-    for (name, value) in variables {
-        // a JSON string is a TOML string too
-        text += &format!("{name} = {}\n", serde_json::Value::from(value.as_str()));
-    }
-    text
+    // a JSON string is a TOML string too
+    let lines = variables.iter().map(|(name, value)| format!("{name} = {}\n", serde_json::Value::from(value.as_str())));
+    format!("# Written by `cargo xtask setup` for this machine's processor.\n[env]\n{}", lines.collect::<Vec<_>>().concat())
 }
 
 /// `cargo xtask env`: shell lines that set the build's environment.

@@ -216,7 +216,8 @@ fn http_status(port: u16, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    // in one piece: a server may answer and close before the rest of a request in pieces is written
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
     // "HTTP/1.1 200": the status line begins with so many bytes
     let mut start = [0; 12];
     stream.read_exact(&mut start)?;
@@ -231,7 +232,11 @@ fn status_code(start: &[u8]) -> Option<u16> {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let shown = &lines[lines.len().saturating_sub(count)..];
-    if shown.is_empty() { "    (it is empty)".to_owned() } else { shown.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n") }
+    if shown.is_empty() {
+        "    (it is empty)".to_owned()
+    } else {
+        shown.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    }
 }
 
 fn quoted(word: &str) -> String {

@@ -52,7 +52,8 @@ fn search_folders() -> Vec<PathBuf> {
     }
     // clang-sys: /usr/local/llvm*/lib*, /usr/local/lib*, /usr/lib* and two levels of folders in them
     for prefix in ["/usr/local", "/usr"] {
-        let tops = subfolders(Path::new(prefix)).into_iter().filter(|folder| starts_with(folder, "lib") || starts_with(folder, "llvm"));
+        let tops =
+            subfolders(Path::new(prefix)).into_iter().filter(|folder| starts_with(folder, "lib") || starts_with(folder, "llvm"));
         for top in tops {
             let below = subfolders(&top);
             folders.extend(below.iter().flat_map(|folder| subfolders(folder)));
@@ -72,9 +73,6 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
 
 fn is_libclang(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(OsStr::to_str) else { return false };
-    if name.contains("-cpp.") {
-        return false;
-    }
     // a link to a library that was uninstalled still has its name
     let fits = name == "libclang.dylib" || name == "libclang.so" || versioned(name);
     fits && path.exists()

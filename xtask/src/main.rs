@@ -31,7 +31,12 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
-    Command { name: "demo", synopsis: demo::SYNOPSIS, about: "build, start a host, ask it something, show the cluster", run: demo::run },
+    Command {
+        name: "demo",
+        synopsis: demo::SYNOPSIS,
+        about: "build, start a host, ask it something, show the cluster",
+        run: demo::run,
+    },
     Command {
         name: "test",
         synopsis: test::SYNOPSIS,
@@ -62,8 +67,18 @@ const COMMANDS: &[Command] = &[
         about: "print the build's environment: eval \"$(cargo xtask env)\"",
         run: environment::command,
     },
-    Command { name: "guests", synopsis: "guests [--check]", about: "rebuild the prebuilt guest modules, or compare them", run: run_guests },
-    Command { name: "train-builtin", synopsis: train::SYNOPSIS, about: "train the built-in models again (hours)", run: train::run },
+    Command {
+        name: "guests",
+        synopsis: "guests [--check]",
+        about: "rebuild the prebuilt guest modules, or compare them",
+        run: run_guests,
+    },
+    Command {
+        name: "train-builtin",
+        synopsis: train::SYNOPSIS,
+        about: "train the built-in models again (hours)",
+        run: train::run,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -165,7 +165,8 @@ fn kernel_bytes(status: &str, name: &str) -> Option<u64> {
 
 fn machine() -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches(['\t', ' ', ':']));
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches(['\t', ' ', ':']));
     let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kernel_bytes(&text, "MemTotal"));
     json!({ "processor": model, "cores": thread::available_parallelism().ok().map(usize::from), "memory_bytes": memory })
 }

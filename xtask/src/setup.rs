@@ -21,7 +21,11 @@ struct Need {
 }
 
 const NEEDS: &[Need] = &[
-    Need { package: Package::Compiler, what: "a C and a C++ compiler (`cc` and `c++`, or those named by CC and CXX)", is_there: has_compilers },
+    Need {
+        package: Package::Compiler,
+        what: "a C and a C++ compiler (`cc` and `c++`, or those named by CC and CXX)",
+        is_there: has_compilers,
+    },
     Need { package: Package::Make, what: "`make` (or the generator named by CMAKE_GENERATOR)", is_there: has_make },
     Need { package: Package::Cmake, what: "`cmake`", is_there: has_cmake },
     Need {
@@ -106,7 +110,7 @@ fn install_missing() -> Result<(), Failure> {
 }
 
 fn by_hand(needs: &[&Need], source: Option<Source>, why: &str) -> Failure {
-    let missing: String = needs.iter().map(|need| format!("\n  - {}", need.what)).collect();
+    let missing = needs.iter().map(|need| format!("\n  - {}", need.what)).collect::<Vec<_>>().concat();
     let packages: Vec<Package> = needs.iter().map(|need| need.package).collect();
     // names for a system we do not know: Debian's are the most widely understood
     let words = source.unwrap_or(Source::Apt).install(&packages).join(" ");
@@ -115,8 +119,12 @@ fn by_hand(needs: &[&Need], source: Option<Source>, why: &str) -> Failure {
         Some(_) => format!("install it and try again:\n    {words}"),
         None => format!("install it and try again; on Debian or Ubuntu that is:\n    sudo {words}"),
     };
+    // clang-sys looks nowhere else once this is set, and installing a package does not change it
+    let set = env::var("LIBCLANG_PATH").ok().filter(|_| packages.contains(&Package::Libclang));
+    let set = set
+        .map_or_else(String::new, |path| format!("\nLIBCLANG_PATH is `{path}`: unset it, or let it name the folder of libclang"));
     Failure::Failed(format!(
-        "the build needs more than is installed, and it could not be installed from here: {why}{missing}\n{how}"
+        "the build needs more than is installed, and it could not be installed from here: {why}{missing}\n{how}{set}"
     ))
 }
 
@@ -151,7 +159,9 @@ pub(crate) fn target_folder() -> Result<PathBuf, Failure> {
     let metadata = step::output(environment::cargo().args(["metadata", "--no-deps", "--offline", "--format-version", "1"]));
     let value: Option<serde_json::Value> = metadata.and_then(|text| serde_json::from_str(&text).ok());
     let folder = value.as_ref().and_then(|value| value["target_directory"].as_str());
-    folder.map(PathBuf::from).ok_or_else(|| Failure::Failed("`cargo metadata` does not say where the target folder is".to_owned()))
+    folder
+        .map(PathBuf::from)
+        .ok_or_else(|| Failure::Failed("`cargo metadata` does not say where the target folder is".to_owned()))
 }
 
 #[cfg(test)]

@@ -82,10 +82,7 @@ fn lint(wanted: bool) -> Outcome {
         return Outcome::NotRun("clippy is not installed: rustup component add clippy");
     }
     // the tests' profile: build scripts, llama.cpp among them, are not run again
-    part(
-        "lint",
-        environment::cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-    )
+    part("lint", environment::cargo().args(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
 fn tests(filters: &[String]) -> Outcome {

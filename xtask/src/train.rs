@@ -17,7 +17,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let parsed = arguments::parse(FLAGS, words)?;
     let root = environment::root();
     let work = parsed.text("--work").map_or_else(|| root.join("target/builtin-model"), PathBuf::from);
-    let work = std::path::absolute(&work).map_err(|error| Failure::because(format!("`{}` is no folder", work.display()), error))?;
+    let work =
+        std::path::absolute(&work).map_err(|error| Failure::because(format!("`{}` is no folder", work.display()), error))?;
     let scripts = root.join("xtask/builtin-model");
     let python = environment_of_python(&work, &scripts)?;
 
@@ -43,7 +44,9 @@ fn environment_of_python(work: &Path, scripts: &Path) -> Result<PathBuf, Failure
     if !python.is_file() {
         step::run("make a Python environment", Command::new("python3").args(["-m", "venv"]).arg(&venv)).map_err(|failure| {
             let Failure::Failed(why) = failure else { return failure };
-            Failure::Failed(format!("{why}\nPython 3 with its venv module is needed; on Debian or Ubuntu: apt-get install python3-venv"))
+            Failure::Failed(format!(
+                "{why}\nPython 3 with its venv module is needed; on Debian or Ubuntu: apt-get install python3-venv"
+            ))
         })?;
     }
     step::run(

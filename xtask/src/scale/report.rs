@@ -3,7 +3,7 @@
 //! The parts that `llamboctl` measured are kept as it wrote them. Figures are looked up by name, and one that is not there
 //! is a `-` in the text: an older or newer `llamboctl` must not spoil a run of minutes.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// One run.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Report {
     pub(super) fn for_people(&self) -> String {
         let row = |name: &str, text: String| format!("  {name:<26}{text}\n");
         let setting = |name: &str| show(self.settings.get(name), 0);
-        let load = |names: &[&str]| find(&self.load, names);
+        let load = |name: &str| self.load.get(name);
         let mut text = format!(
             "\nscale: {} isolates, {} requests of {} tokens, {} at a time, {} on {}, {}\n",
             setting("isolates"),
@@ -69,20 +69,19 @@ impl Report {
             self.settings["model"].as_str().unwrap_or("-"),
             self.machine_line(),
         );
-        let spawned = find(&self.spawn, &["spawned"]);
-        text += &row("spawned", format!("{} in {:.2} s", show(spawned, 0), self.spawn_seconds));
-        let spawn_us = [find(&self.spawn, &["spawn_p50_us", "p50_us"]), find(&self.spawn, &["spawn_p99_us", "p99_us"])];
-        text += &row("spawn p50 / p99", format!("{} / {} us", show(spawn_us[0], 1), show(spawn_us[1], 1)));
+        let spawn = |name: &str, decimals: usize| show(self.spawn.get(name), decimals);
+        text += &row("spawned", format!("{} in {:.2} s", spawn("spawned", 0), self.spawn_seconds));
+        text += &row("spawn p50 / p99", format!("{} / {} us", spawn("spawn_p50_us", 1), spawn("spawn_p99_us", 1)));
         let bytes = self.bytes_per_isolate().map(Value::from);
         text += &row("per idle isolate", format!("{} bytes resident", show(bytes.as_ref(), 0)));
-        let resident = |n: usize| self.memory[n].get("resident_bytes").and_then(Value::as_u64).map(|bytes| Value::from(bytes >> 20));
+        let resident =
+            |n: usize| self.memory[n].get("resident_bytes").and_then(Value::as_u64).map(|bytes| Value::from(bytes >> 20));
         let [before, after, loaded] = [0, 1, 2].map(|n| show(resident(n).as_ref(), 0));
         text += &row("host's resident memory", format!("{before} MiB, with isolates {after} MiB, after the load {loaded} MiB"));
-        text += &row("requests/s", show(load(&["requests_per_second", "requests_per_s", "rps"]), 1));
-        text += &row("tokens/s", show(load(&["tokens_per_second", "output_tokens_per_second", "tokens_per_s"]), 0));
-        for (name, keys) in [("TTFT p50 / p99", ["ttft_ms", "ttft"]), ("latency p50 / p99", ["latency_ms", "latency"])] {
-            let of = load(&keys);
-            let at = |quantile: &str| show(of.and_then(|of| find(of, &[quantile, &format!("{quantile}_ms")])), 1);
+        text += &row("requests/s", show(load("requests_per_second"), 1));
+        text += &row("tokens/s", show(load("tokens_per_second"), 0));
+        for (name, key) in [("TTFT p50 / p99", "ttft_ms"), ("latency p50 / p99", "total_ms")] {
+            let at = |quantile: &str| show(load(key).and_then(|times| times.get(quantile)), 1);
             text += &row(name, format!("{} / {} ms", at("p50"), at("p99")));
         }
         text += &row("errors", self.errors());
@@ -95,15 +94,16 @@ impl Report {
     /// # Errors
     /// What it did not.
     pub(super) fn verdict(&self) -> Result<(), String> {
-        let wanted = self.settings.get("isolates").and_then(Value::as_u64);
-        let spawned = find(&self.spawn, &["spawned"]).and_then(Value::as_u64);
-        if spawned.is_some() && spawned < wanted {
-            return Err(format!("only {} of {} isolates were spawned", show(spawned.map(Value::from).as_ref(), 0), self.settings["isolates"]));
+        let wanted = |name: &str| self.settings.get(name).and_then(Value::as_u64).unwrap_or(0);
+        let spawned = self.spawn.get("spawned").and_then(Value::as_u64).unwrap_or(0);
+        if spawned < wanted("isolates") {
+            return Err(format!("only {spawned} of {} isolates were spawned", wanted("isolates")));
         }
-        match self.n_errors() {
-            0 => Ok(()),
-            n => Err(format!("{n} requests failed: {}", self.errors())),
+        let finished = self.load.get("finished").and_then(Value::as_u64).unwrap_or(0);
+        if finished < wanted("requests") {
+            return Err(format!("only {finished} of {} requests finished; errors: {}", wanted("requests"), self.errors()));
         }
+        Ok(())
     }
 
     fn machine_line(&self) -> String {
@@ -114,31 +114,21 @@ impl Report {
 
     fn bytes_per_isolate(&self) -> Option<u64> {
         let resident = |n: usize| self.memory[n].get("resident_bytes").and_then(Value::as_u64);
-        let spawned = find(&self.spawn, &["spawned"]).or_else(|| self.settings.get("isolates"))?.as_u64()?;
+        let spawned = self.spawn.get("spawned")?.as_u64()?;
         resident(1)?.saturating_sub(resident(0)?).checked_div(spawned)
     }
 
-    /// Failed requests by kind. The load reports them as an object of counts.
-    fn error_kinds(&self) -> Option<&Map<String, Value>> {
-        find(&self.load, &["errors", "errors_by_kind", "errors_by_code"]).and_then(Value::as_object)
-    }
-
-    fn n_errors(&self) -> u64 {
-        let by_kind = self.error_kinds().map(|kinds| kinds.values().filter_map(Value::as_u64).sum());
-        by_kind.or_else(|| find(&self.load, &["failed", "errors"]).and_then(Value::as_u64)).unwrap_or(0)
-    }
-
+    /// Failed requests by kind.
     fn errors(&self) -> String {
-        match self.error_kinds() {
-            Some(kinds) if !kinds.is_empty() => {
-                kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
-            }
-            _ => self.n_errors().to_string(),
+        match self.load.get("errors").and_then(Value::as_object) {
+            None => "-".to_owned(),
+            Some(kinds) if kinds.is_empty() => "none".to_owned(),
+            Some(kinds) => kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", "),
         }
     }
 
     fn spread(&self) -> Option<Spread> {
-        let nodes = self.nodes.as_array().or_else(|| find(&self.nodes, &["nodes"])?.as_array())?;
+        let nodes = self.nodes.as_array()?;
         let served: Vec<u64> = nodes.iter().filter_map(|node| node.get("served")?.as_u64()).collect();
         let used = served.iter().filter(|served| **served > 0).count();
         Some(Spread { isolates: served.len(), used, min: *served.iter().min()?, max: *served.iter().max()? })
@@ -149,16 +139,6 @@ impl Spread {
     fn for_people(&self) -> String {
         format!("{} of {} served requests; fewest {}, most {}", self.used, self.isolates, self.min, self.max)
     }
-}
-
-/// The first of `names` in `value`, or in an object that lies directly in it.
-fn find<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
-    let fields = value.as_object()?;
-    let direct = names.iter().find_map(|name| fields.get(*name));
-    direct.or_else(|| {
-        let inner = || fields.values().filter_map(Value::as_object);
-        names.iter().find_map(|name| inner().find_map(|fields| fields.get(*name)))
-    })
 }
 
 fn show(value: Option<&Value>, decimals: usize) -> String {
@@ -187,15 +167,16 @@ mod tests {
     }
 
     fn has(text: &str, name: &str, figure: &str) {
-        let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("no `{name}` in\n{text}"));
+        let line =
+            text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("no `{name}` in\n{text}"));
         assert!(line.ends_with(figure), "{line}");
     }
 
     #[test]
     fn figures_stand_in_the_text() {
         let load = json!({
-            "requests_per_second": 512.25, "tokens_per_second": 8190.0, "errors": {},
-            "ttft_ms": { "p50": 10.0, "p99": 40.5 }, "latency_ms": { "p50": 100.0, "p99": 200.0 },
+            "finished": 6, "requests_per_second": 512.25, "tokens_per_second": 8190.0, "errors": {},
+            "ttft_ms": { "p50": 10.0, "p99": 40.5 }, "total_ms": { "p50": 100.0, "p99": 200.0 },
         });
         let report = report(load);
         let text = report.for_people();
@@ -205,7 +186,7 @@ mod tests {
         has(&text, "requests/s", "512.2");
         has(&text, "TTFT", "10.0 / 40.5 ms");
         has(&text, "latency", "100.0 / 200.0 ms");
-        has(&text, "errors", " 0");
+        has(&text, "errors", " none");
         has(&text, "spread", "3 of 4 served requests; fewest 0, most 3");
         assert_eq!(report.verdict(), Ok(()));
         assert_eq!(report.as_json()["memory"]["bytes_per_idle_isolate"], 20_000);
@@ -213,8 +194,8 @@ mod tests {
 
     #[test]
     fn failed_requests_and_missing_isolates_fail_the_run() {
-        let mut report = report(json!({ "errors": { "QUEUE_FULL": 2, "GUEST_TRAP": 1 } }));
-        assert_eq!(report.verdict(), Err("3 requests failed: GUEST_TRAP 1, QUEUE_FULL 2".to_owned()));
+        let mut report = report(json!({ "finished": 3, "errors": { "QUEUE_FULL": 2, "GUEST_TRAP": 1 } }));
+        assert_eq!(report.verdict(), Err("only 3 of 6 requests finished; errors: GUEST_TRAP 1, QUEUE_FULL 2".to_owned()));
         report.spawn = json!({ "spawned": 3 });
         assert_eq!(report.verdict(), Err("only 3 of 4 isolates were spawned".to_owned()));
     }
@@ -226,11 +207,5 @@ mod tests {
         report.nodes = json!({});
         has(&report.for_people(), "tokens/s", " -");
         has(&report.for_people(), "spread", " -");
-    }
-
-    #[test]
-    fn figures_are_found_one_level_down() {
-        let load = json!({ "throughput": { "requests_per_second": 3.0 } });
-        assert_eq!(find(&load, &["requests_per_second"]), Some(&json!(3.0)));
     }
 }
