@@ -104,10 +104,10 @@ impl Models {
     /// [`InferenceError::UnknownModel`] with the names there are.
     pub fn get(&self, name: &ModelName) -> Result<Arc<dyn InferenceEngine>, InferenceError> {
         let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
-        engines.get(name).cloned().ok_or_else(|| InferenceError::UnknownModel {
-            model: name.clone(),
-            loaded: engines.keys().cloned().collect(),
-        })
+        engines
+            .get(name)
+            .cloned()
+            .ok_or_else(|| InferenceError::UnknownModel { model: name.clone(), loaded: engines.keys().cloned().collect() })
     }
 
     /// All engines, by name.

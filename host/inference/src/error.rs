@@ -91,7 +91,9 @@ impl InferenceError {
     /// Whose doing it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::InvalidRequest(_) | Self::InvalidOption(_) | Self::PromptTooLong { .. } | Self::UnknownModel { .. } => Fault::Client,
+            Self::InvalidRequest(_) | Self::InvalidOption(_) | Self::PromptTooLong { .. } | Self::UnknownModel { .. } => {
+                Fault::Client
+            }
             Self::Full { .. } | Self::Stopped(_) | Self::Guest { .. } | Self::Backend(_) => Fault::Node,
             Self::DeadlineExceeded { .. } | Self::Cancelled | Self::Stalled { .. } => Fault::Ended,
         }

@@ -61,13 +61,18 @@ impl InferenceEngine for FakeEngine {
         });
         let usage = Usage { input_tokens, output_tokens: n };
         let end = stream::iter([Ok(AnswerEvent::Finished(Finished { reason: FinishReason::Length, usage }))]);
-        Ok(pieces.chain(end).inspect(move |_| { let _ = &running; }).boxed())
+        Ok(pieces
+            .chain(end)
+            .inspect(move |_| {
+                let _ = &running;
+            })
+            .boxed())
     }
 
     fn embed(&self, text: String) -> EmbedFuture {
-        Box::pin(async move {
-            Ok(Embedding { values: vec![0.5; 4], input_tokens: u32::try_from(text.len()).unwrap_or(u32::MAX) })
-        })
+        Box::pin(
+            async move { Ok(Embedding { values: vec![0.5; 4], input_tokens: u32::try_from(text.len()).unwrap_or(u32::MAX) }) },
+        )
     }
 
     fn info(&self) -> &ModelInfo {

@@ -200,7 +200,10 @@ mod tests {
             ("top_p", SamplingOptions { top_p: Some(0.0), ..Default::default() }),
             ("min_p", SamplingOptions { min_p: Some(1.5), ..Default::default() }),
             ("stop", SamplingOptions { stop: vec![String::new()], ..Default::default() }),
-            ("logit_bias", SamplingOptions { logit_bias: vec![LogitBias { token: 1, bias: f32::INFINITY }], ..Default::default() }),
+            (
+                "logit_bias",
+                SamplingOptions { logit_bias: vec![LogitBias { token: 1, bias: f32::INFINITY }], ..Default::default() },
+            ),
             ("constraint", SamplingOptions { constraint: Some(Constraint::Gbnf(" ".into())), ..Default::default() }),
         ];
         for (option, options) in cases {

@@ -47,7 +47,9 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|e| e.to_string())?;
         let text = template
             .render(context! { messages, add_generation_prompt => true, bos_token => &self.bos, eos_token => &self.eos })
-            .map_err(|e| format!("the model's chat template refuses these messages: {}", e.detail().unwrap_or("unknown reason")))?;
+            .map_err(|e| {
+                format!("the model's chat template refuses these messages: {}", e.detail().unwrap_or("unknown reason"))
+            })?;
         Ok(match text.strip_prefix(self.bos.as_str()) {
             Some(rest) if !self.bos.is_empty() => rest.to_owned(),
             _ => text,

@@ -22,8 +22,7 @@ pub(crate) struct Embedder {
 impl Embedder {
     pub(crate) fn new(n_context: u32, n_threads: i32) -> Self {
         let n = n_context.min(MAX_EMBED_TOKENS);
-        let params =
-            ContextParams { n_sequences: 1, n_context: n, n_batch: n, n_threads, kv_q8: false, pooled: true };
+        let params = ContextParams { n_sequences: 1, n_context: n, n_batch: n, n_threads, kv_q8: false, pooled: true };
         Self { context: None, params, batch: Batch::default() }
     }
 

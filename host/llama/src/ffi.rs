@@ -133,8 +133,7 @@ impl Model {
             params.n_gpu_layers = n_gpu_layers;
             sys::llama_model_load_from_file(name.as_ptr(), params)
         };
-        let model = NonNull::new(model)
-            .ok_or_else(|| fail(LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner).clone()))?;
+        let model = NonNull::new(model).ok_or_else(|| fail(LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner).clone()))?;
         // SAFETY: `model` was just loaded; its vocabulary lives as long as it does.
         let (vocab, n_vocab) = unsafe {
             let vocab = sys::llama_model_get_vocab(model.as_ptr());
@@ -440,12 +439,8 @@ impl Grammar {
 
     /// Sets the logit of every candidate that may not come next to minus infinity.
     pub(crate) fn mask(&mut self, candidates: &mut [sys::llama_token_data]) {
-        let mut array = sys::llama_token_data_array {
-            data: candidates.as_mut_ptr(),
-            size: candidates.len(),
-            selected: -1,
-            sorted: false,
-        };
+        let mut array =
+            sys::llama_token_data_array { data: candidates.as_mut_ptr(), size: candidates.len(), selected: -1, sorted: false };
         // SAFETY: the array describes `candidates`, whose ids the caller took from the vocabulary; grammars change logits only.
         unsafe { sys::llama_sampler_apply(self.sampler.as_ptr(), &raw mut array) }
     }

@@ -93,9 +93,8 @@ impl LoadedModel {
                 settings.name
             )));
         }
-        let text = |token: Option<Token>| {
-            token.map(|t| String::from_utf8_lossy(&model.piece(t, true)).into_owned()).unwrap_or_default()
-        };
+        let text =
+            |token: Option<Token>| token.map(|t| String::from_utf8_lossy(&model.piece(t, true)).into_owned()).unwrap_or_default();
         let source = file.header().text("tokenizer.chat_template");
         let template = ChatTemplate::new(source, text(model.bos()), text(model.eos()))?;
         let n_vocab = i32::try_from(model.n_vocab()).unwrap_or(i32::MAX);
@@ -126,9 +125,7 @@ impl LoadedModel {
             Prompt::Chat(messages) if messages.is_empty() => {
                 return Err(Error::InvalidRequest("the conversation has no messages; send at least one".into()));
             }
-            Prompt::Chat(messages) => {
-                (self.template.render(messages).map_err(Error::InvalidRequest)?.into(), true)
-            }
+            Prompt::Chat(messages) => (self.template.render(messages).map_err(Error::InvalidRequest)?.into(), true),
         };
         let n_context = self.info.n_context;
         let too_long = |n_prompt: u64| Error::PromptTooLong { model: self.info.name.clone(), n_prompt, n_context };

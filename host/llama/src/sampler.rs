@@ -41,8 +41,7 @@ pub(crate) struct Candidate {
 impl Sampler {
     /// `seed` starts its random numbers; `prompt` is what penalties see of what came before.
     pub(crate) fn new(sampling: &Sampling, seed: u64, prompt: &[i32]) -> Self {
-        let penalizes =
-            sampling.repeat_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
+        let penalizes = sampling.repeat_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
         let mut sampler = Self {
             temperature: sampling.temperature,
             top_k: sampling.top_k as usize,

@@ -60,7 +60,8 @@ async fn a_reader_that_takes_nothing_is_given_up() {
 async fn a_deadline_ends_a_sequence_running_or_waiting() {
     let engine = engine_with(Builtin::DemoSmall, |s| s.n_sequences = 1);
     let within = |ms| Some(Instant::now() + Duration::from_millis(ms));
-    let running = engine.submit(GenerateRequest { deadline: within(100), ..ask("Run", Sampling { max_tokens: None, ..endless() }) });
+    let running =
+        engine.submit(GenerateRequest { deadline: within(100), ..ask("Run", Sampling { max_tokens: None, ..endless() }) });
     let mut running = running.unwrap();
     // nobody reads `running`: it is paused when its buffer is full, and must end by its deadline all the same
     let waiting = engine.submit(GenerateRequest { deadline: within(20), ..ask("Wait", endless()) }).unwrap();

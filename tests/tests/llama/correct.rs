@@ -38,8 +38,7 @@ async fn greedy_text_is_what_pytorch_computes_from_the_same_weights() {
         for row in reference()[builtin.name()].as_array().unwrap() {
             let tokens: Vec<usize> =
                 row["greedy"].as_array().unwrap().iter().map(|t| usize::try_from(t.as_u64().unwrap()).unwrap()).collect();
-            let until_end: Vec<u8> =
-                tokens.iter().take_while(|&&t| t != 0).flat_map(|&t| bytes_of(&vocabulary[t])).collect();
+            let until_end: Vec<u8> = tokens.iter().take_while(|&&t| t != 0).flat_map(|&t| bytes_of(&vocabulary[t])).collect();
             let expected = String::from_utf8_lossy(&until_end).into_owned();
             let prompt = row["prompt"].as_str().unwrap();
             let (text, finished) = run(&engine, prompt, Sampling::greedy(u32::try_from(tokens.len()).unwrap())).await;
@@ -91,8 +90,7 @@ async fn a_long_prompt_is_the_same_in_pieces_and_stops_at_the_context() {
 async fn many_more_requests_than_sequences_are_all_answered() {
     let engine = engine_with(Builtin::DemoSmall, |s| s.n_sequences = 4);
     let prompts: Vec<String> = (0..100).map(|i| format!("Chapter {i}")).collect();
-    let ask = |(i, prompt)| run(&engine, prompt, Sampling::greedy(1 + i % 7));
-    let answers = join_all((0u32..).zip(&prompts).map(ask)).await;
+    let answers = join_all((0u32..).zip(&prompts).map(|(i, prompt)| run(&engine, prompt, Sampling::greedy(1 + i % 7)))).await;
     for (i, (_, finished)) in (0u32..).zip(&answers) {
         assert!(finished.usage.output_tokens <= 1 + i % 7);
     }

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use llambo_catalog::Builtin;
-use llambo_inference::{
-    AnswerEvent, AnswerStream, Finished, GenerateRequest, InferenceEngine, InferenceError, Prompt, Sampling,
-};
+use llambo_inference::{AnswerEvent, AnswerStream, Finished, GenerateRequest, InferenceEngine, InferenceError, Prompt, Sampling};
 use llambo_llama::{EngineSettings, LlamaEngine};
 
 fn engine_with(builtin: Builtin, change: impl FnOnce(&mut EngineSettings)) -> LlamaEngine {

@@ -59,7 +59,12 @@ fn a_broken_file_never_reaches_llama() {
     let whole = Builtin::DemoSmall.bytes();
     let mut flipped = whole.to_vec();
     flipped[16] ^= 0xff;
-    for (bytes, says) in [(&whole[..whole.len() / 2], "fetch it again"), (&b"hello"[..], "GGUF"), (&b""[..], "ends after 0 bytes"), (&flipped[..], "")] {
+    for (bytes, says) in [
+        (&whole[..whole.len() / 2], "fetch it again"),
+        (&b"hello"[..], "GGUF"),
+        (&b""[..], "ends after 0 bytes"),
+        (&flipped[..], ""),
+    ] {
         fs::write(&path, bytes).unwrap();
         let error = ModelFile::open(&path).expect_err("refused").to_string();
         assert!(error.contains(says), "{error}");

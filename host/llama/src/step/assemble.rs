@@ -10,7 +10,8 @@ pub(crate) type Outputs = Vec<(usize, usize)>;
 pub(crate) fn prefill(slots: &mut Slots, budget: usize, batch: &mut Batch, outputs: &mut Outputs) {
     batch.clear();
     outputs.clear();
-    let mut order: Vec<(usize, usize)> = (0..).zip(slots.iter()).filter_map(|(id, slot)| Some((id, slot.as_ref()?.n_unfed()))).collect();
+    let mut order: Vec<(usize, usize)> =
+        (0..).zip(slots.iter()).filter_map(|(id, slot)| Some((id, slot.as_ref()?.n_unfed()))).collect();
     order.retain(|&(_, n_unfed)| n_unfed > 0);
     order.sort_by_key(|&(id, n_unfed)| (n_unfed, id));
     for (id, _) in order {
