@@ -1,1 +1,31 @@
-//! placeholder
+//! Isolates: guest modules in wasmtime, each with its own memory, CPU and call budget, reaching models through `wasi:nn`.
+//!
+//! The way in is [`Sandbox`]: it makes a [`NodeType`] of a [`Module`] and [`Limits`], and the type spawns [`Isolate`]s, which are
+//! [`llambo_inference::Node`]s. Guests see models as [`llambo_inference::Models`]; this crate knows no llama.cpp.
+//!
+//! `pool` is the room isolates live in, `module` what runs in them, `guest` one running instance, `state` and `nn` what a guest
+//! can call, `limits`, `cpu` and `ticker` what ends it.
+
+mod bindings;
+mod cpu;
+mod error;
+mod guest;
+mod isolate;
+mod limits;
+mod module;
+mod nn;
+mod node_type;
+mod output;
+mod pool;
+mod preflight;
+mod state;
+mod ticker;
+
+pub use self::{
+    error::SandboxError,
+    isolate::Isolate,
+    limits::Limits,
+    module::Module,
+    node_type::{NodeType, Sandbox, Spawned, TypeSettings},
+    preflight::{Need, Shortage, preflight},
+};

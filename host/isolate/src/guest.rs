@@ -1,0 +1,147 @@
+//! A guest: one instance of a module in its store. Lives until it ends badly or its isolate does.
+
+use std::sync::Arc;
+
+use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role};
+use wasmtime::{Store, Trap};
+
+use crate::{
+    NodeType,
+    bindings::{
+        Engine as Instance,
+        llambo::guest::types::{self, Failure},
+    },
+    cpu::{CpuMeter, Metered},
+    limits::{Exhausted, Limits},
+    nn,
+    node_type::Berth,
+    output::Sender,
+    state::{Call, GuestState},
+};
+
+/// A slice that a guest's first epoch may be cut short by is not counted.
+const FIRST_SLICES: u64 = 2;
+
+/// An instance and its store.
+pub(crate) struct Guest {
+    store: Store<GuestState>,
+    instance: Instance,
+}
+
+/// How a guest's request ended.
+pub(crate) struct Ended {
+    pub(crate) result: Result<Finished, InferenceError>,
+    /// The guest can take another request.
+    pub(crate) usable: bool,
+}
+
+// === impl Guest ===
+
+impl Guest {
+    /// Instantiates the module; what its start code does is charged like a request.
+    pub(crate) async fn start(node_type: &NodeType, berth: &Berth) -> Result<Self, InferenceError> {
+        let template = &berth.template;
+        let state = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), template.needs_wasi);
+        let mut store = Store::new(&berth.engine, state);
+        store.limiter(|state| &mut state.budget);
+        let meter = Arc::new(CpuMeter::default());
+        slice(&mut store, Arc::clone(&meter), &node_type.limits);
+        let _ticking = node_type.pools.ticker.running();
+        let instance = Metered::new(template.pre.instantiate_async(&mut store), meter).await;
+        match instance {
+            Ok(instance) => Ok(Self { store, instance }),
+            Err(error) => Err(why(&error, &node_type.limits)),
+        }
+    }
+
+    /// Linear memory in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.store.data().budget.memory_bytes()
+    }
+
+    /// Answers one request; what it says goes to `sender`. A future that is dropped leaves a guest that must be dropped too.
+    pub(crate) async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, sender: Sender) -> Ended {
+        let _ticking = node_type.pools.ticker.running();
+        let meter = Arc::new(CpuMeter::default());
+        slice(&mut self.store, Arc::clone(&meter), &node_type.limits);
+        let asked = asked(&request);
+        let deadline = request.deadline;
+        self.store.data_mut().call = Some(Box::new(Call::new(request, sender)));
+        let call = Metered::new(self.instance.call_handle(&mut self.store, &asked), meter);
+        let returned = match deadline {
+            None => Some(call.await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), call).await.ok(),
+        };
+        let Some(mut call) = self.store.data_mut().call.take() else {
+            return Ended { result: Err(InferenceError::Cancelled), usable: false };
+        };
+        for session in std::mem::take(&mut call.sessions).into_values() {
+            call.usage += session.usage_so_far();
+        }
+        let (result, usable) = match returned {
+            None => (Err(InferenceError::DeadlineExceeded { n_generated: call.usage.output_tokens }), false),
+            Some(Err(trap)) => (Err(why(&trap, &node_type.limits)), false),
+            Some(Ok(Err(failure))) => (Err(told(failure, call.last_error)), true),
+            Some(Ok(Ok(reason))) => {
+                let reason = match reason {
+                    types::FinishReason::Stop => FinishReason::Stop,
+                    types::FinishReason::Length => FinishReason::Length,
+                };
+                let sent = call.sender.finish(node_type.limits.stall_timeout).await;
+                (sent.map(|()| Finished { reason, usage: call.usage }), true)
+            }
+        };
+        Ended { result, usable }
+    }
+}
+
+/// Lets a guest run for a slice at a time, charged to `meter`.
+fn slice(store: &mut Store<GuestState>, meter: Arc<CpuMeter>, limits: &Arc<Limits>) {
+    let (limits, began) = (Arc::clone(limits), std::time::Instant::now());
+    store.epoch_deadline_callback(move |_| Ok(meter.next_slice(&limits, began)?));
+    store.set_epoch_deadline(FIRST_SLICES);
+}
+
+/// The request as the guest sees it.
+fn asked(request: &GenerateRequest) -> types::Request {
+    let role = |role| match role {
+        Role::System => types::Role::System,
+        Role::User => types::Role::User,
+        Role::Assistant => types::Role::Assistant,
+    };
+    let message = |m: &Message| types::Message { role: role(m.role), content: m.content.clone() };
+    types::Request {
+        id: request.id.to_string(),
+        model: request.model.to_string(),
+        prompt: match &request.prompt {
+            Prompt::Text(text) => types::Prompt::Text(text.clone()),
+            Prompt::Chat(messages) => types::Prompt::Chat(messages.iter().map(message).collect()),
+        },
+        options: nn::to_json(&request.sampling),
+    }
+}
+
+/// What a guest's own account of its failure means. The cause that the host saw says more than the guest can.
+fn told(failure: Failure, cause: Option<InferenceError>) -> InferenceError {
+    match (failure, cause) {
+        (Failure::InvalidRequest(what), _) => InferenceError::InvalidRequest(what),
+        (Failure::Inference(_), Some(cause)) => cause,
+        (Failure::Inference(detail) | Failure::Other(detail), _) => {
+            InferenceError::Guest { reason: "GUEST_ERROR", detail: format!("it gave up: {detail}") }
+        }
+    }
+}
+
+/// What a trap means.
+fn why(trap: &wasmtime::Error, limits: &Limits) -> InferenceError {
+    let guest = |Exhausted { reason, detail }| InferenceError::Guest { reason, detail };
+    if let Some(exhausted) = trap.downcast_ref::<Exhausted>() {
+        guest(exhausted.clone())
+    } else if let Some(error) = trap.downcast_ref::<InferenceError>() {
+        error.clone()
+    } else if let Some(Trap::StackOverflow) = trap.downcast_ref::<Trap>() {
+        guest(Exhausted::stack(limits.stack_bytes))
+    } else {
+        guest(Exhausted { reason: "GUEST_TRAP", detail: trap.root_cause().to_string() })
+    }
+}

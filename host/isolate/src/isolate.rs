@@ -1,0 +1,225 @@
+//! An isolate as the rest of the host sees it: a [`Node`] that serves one request at a time.
+//!
+//! While it is idle it is a guest behind a lock: no task, no timer, no thread. While it serves, one task owns the guest and gives
+//! it back before the answer's end is told. A guest that ended badly, or whose client went away, is dropped; the next
+//! request finds a fresh one.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures::Stream;
+use llambo_inference::{
+    AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView,
+};
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use crate::{
+    NodeType,
+    guest::Guest,
+    node_type::Berth,
+    output::{CHANNEL_PIECES, Event, Sender},
+};
+
+/// One sandboxed guest and its place.
+pub struct Isolate {
+    me: Weak<Self>,
+    id: NodeId,
+    node_type: Arc<NodeType>,
+    slot: Mutex<Slot>,
+    served: AtomicU64,
+    replaced: AtomicU64,
+    memory_bytes: AtomicU64,
+}
+
+struct Slot {
+    state: NodeState,
+    /// `None` while a request has it, and after one ended badly.
+    guest: Option<Box<Guest>>,
+    /// `None` once it is stopped.
+    berth: Option<Arc<Berth>>,
+}
+
+/// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
+struct Occupied {
+    isolate: Arc<Isolate>,
+    // in this order: the guest leaves its place before the place is given up
+    guest: Option<Box<Guest>>,
+    berth: Arc<Berth>,
+    left: bool,
+}
+
+/// The client's end of an answer.
+struct Events {
+    events: mpsc::Receiver<Event>,
+    task: AbortHandle,
+    ended: bool,
+}
+
+// === impl Isolate ===
+
+impl Isolate {
+    pub(crate) fn new(id: NodeId, node_type: Arc<NodeType>, berth: Berth, guest: Guest) -> Arc<Self> {
+        let memory_bytes = AtomicU64::new(guest.memory_bytes());
+        let slot = Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)) };
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            id,
+            node_type,
+            slot: Mutex::new(slot),
+            served: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
+            memory_bytes,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the guest, or a fresh one.
+    async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
+        let mut occupied = {
+            let mut slot = self.lock();
+            match slot.state {
+                NodeState::Ready | NodeState::Failed => {}
+                NodeState::Busy => {
+                    return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
+                }
+                _ => return Err(InferenceError::Stopped(self.id.to_string())),
+            }
+            let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
+            slot.state = NodeState::Busy;
+            Occupied { isolate: Arc::clone(&self), guest: slot.guest.take(), berth, left: false }
+        };
+        if occupied.guest.is_none() {
+            match Guest::start(&self.node_type, &occupied.berth).await {
+                Ok(guest) => occupied.guest = Some(Box::new(guest)),
+                Err(error) => {
+                    occupied.leave(NodeState::Failed);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(occupied)
+    }
+}
+
+impl Node for Isolate {
+    fn view(&self) -> NodeView {
+        let settings = self.node_type.settings();
+        NodeView {
+            id: self.id.clone(),
+            node_type: settings.name.clone(),
+            model: settings.model.clone(),
+            state: self.lock().state,
+            capacity: 1,
+            weight: settings.weight,
+            served: self.served.load(Ordering::Relaxed),
+            replaced: self.replaced.load(Ordering::Relaxed),
+            memory_bytes: self.memory_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn generate(&self, request: GenerateRequest) -> GenerateFuture<'_> {
+        Box::pin(async move {
+            let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
+            let occupied = me.occupy().await?;
+            let (sender, events) = mpsc::channel(CHANNEL_PIECES);
+            let task = tokio::spawn(serve(occupied, request, sender)).abort_handle();
+            Ok(Box::pin(Events { events, task, ended: false }) as AnswerStream)
+        })
+    }
+
+    fn stop(&self) {
+        let mut slot = self.lock();
+        if slot.state != NodeState::Busy {
+            slot.state = NodeState::Stopped;
+            slot.guest = None;
+        } else {
+            slot.state = NodeState::Draining;
+        }
+        slot.berth = None;
+    }
+}
+
+/// One request, from the guest's first step to the telling of its end.
+async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::Sender<Event>) {
+    let Some(guest) = occupied.guest.as_mut() else { return };
+    let node_type = Arc::clone(&occupied.isolate.node_type);
+    let ended = guest.answer(&node_type, request, Sender::new(events.clone())).await;
+    occupied.isolate.served.fetch_add(1, Ordering::Relaxed);
+    if ended.usable {
+        occupied.leave(NodeState::Ready);
+    } else {
+        if let Err(error) = &ended.result {
+            metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
+            tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), detail = %error, "guest ended");
+        }
+        drop(occupied);
+    }
+    // nobody may be there to be told
+    let _ = events.send(ended.result.map(AnswerEvent::Finished)).await;
+}
+
+// === impl Occupied ===
+
+impl Occupied {
+    /// Gives the guest back, where there is one, and the isolate its next state.
+    fn leave(&mut self, next: NodeState) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
+        let guest = self.guest.take();
+        let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
+        self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
+        let mut slot = self.isolate.lock();
+        match slot.state {
+            NodeState::Busy => {
+                slot.state = next;
+                slot.guest = guest;
+            }
+            NodeState::Draining => slot.state = NodeState::Stopped,
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        if self.guest.take().is_some() {
+            self.isolate.replaced.fetch_add(1, Ordering::Relaxed);
+        }
+        self.leave(NodeState::Ready);
+    }
+}
+
+// === impl Events ===
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = match self.events.poll_recv(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(event)) => event,
+            Poll::Ready(None) => Err(InferenceError::Backend("the isolate's task ended without a word".into())),
+        };
+        self.ended = !matches!(event, Ok(AnswerEvent::Piece { .. }));
+        Poll::Ready(Some(event))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

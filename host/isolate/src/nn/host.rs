@@ -1,0 +1,251 @@
+//! The four interfaces of `wasi:nn`, as guests call them. Every call is charged to the guest's budget.
+
+use llambo_inference::{GenerateRequest, InferenceEngine, InferenceError, ModelName, Prompt};
+use std::sync::Arc;
+use wasmtime::{Result, component::Resource};
+
+use super::{ExecutionContext, Graph, NnError, Output, Session, SessionInput, Tensor};
+use crate::{
+    bindings::wasi::nn::{errors, errors::ErrorCode, graph, inference, tensor, tensor::TensorType},
+    state::GuestState,
+};
+
+/// The name under which a guest finds the model of the request at hand.
+const DEFAULT: &str = "default";
+
+type Named = (String, Resource<Tensor>);
+
+impl tensor::Host for GuestState {}
+
+impl tensor::HostTensor for GuestState {
+    fn new(&mut self, dimensions: Vec<u32>, ty: TensorType, data: Vec<u8>) -> Result<Resource<Tensor>> {
+        self.budget.charge_call()?;
+        self.hold(Tensor { dimensions, ty, data })
+    }
+
+    fn dimensions(&mut self, this: Resource<Tensor>) -> Result<Vec<u32>> {
+        self.budget.charge_call()?;
+        Ok(self.table.get(&this)?.dimensions.clone())
+    }
+
+    fn ty(&mut self, this: Resource<Tensor>) -> Result<TensorType> {
+        self.budget.charge_call()?;
+        Ok(self.table.get(&this)?.ty)
+    }
+
+    fn data(&mut self, this: Resource<Tensor>) -> Result<Vec<u8>> {
+        self.budget.charge_call()?;
+        Ok(self.table.get(&this)?.data.clone())
+    }
+
+    fn drop(&mut self, this: Resource<Tensor>) -> Result<()> {
+        self.take(this).map(drop)
+    }
+}
+
+impl graph::Host for GuestState {
+    fn load(
+        &mut self,
+        _builder: Vec<Vec<u8>>,
+        _encoding: graph::GraphEncoding,
+        _target: graph::ExecutionTarget,
+    ) -> Result<std::result::Result<Resource<Graph>, Resource<NnError>>> {
+        self.budget.charge_call()?;
+        let data = "models are loaded by the host's configuration; use load-by-name".to_owned();
+        self.fail(NnError { code: ErrorCode::UnsupportedOperation, data })
+    }
+
+    fn load_by_name(&mut self, name: String) -> Result<std::result::Result<Resource<Graph>, Resource<NnError>>> {
+        self.budget.charge_call()?;
+        let model = if name == DEFAULT {
+            None
+        } else {
+            let name = ModelName::from(name);
+            if let Err(error) = self.models.get(&name) {
+                return self.fail_inference(error);
+            }
+            Some(name)
+        };
+        Ok(Ok(self.hold(Graph { model })?))
+    }
+}
+
+impl graph::HostGraph for GuestState {
+    fn init_execution_context(
+        &mut self,
+        this: Resource<Graph>,
+    ) -> Result<std::result::Result<Resource<ExecutionContext>, Resource<NnError>>> {
+        self.budget.charge_call()?;
+        let model = self.table.get(&this)?.model.clone();
+        Ok(Ok(self.hold(ExecutionContext { model })?))
+    }
+
+    fn drop(&mut self, this: Resource<Graph>) -> Result<()> {
+        self.take(this).map(drop)
+    }
+}
+
+impl inference::Host for GuestState {}
+
+impl inference::HostGraphExecutionContext for GuestState {
+    async fn compute(
+        &mut self,
+        this: Resource<ExecutionContext>,
+        inputs: Vec<Named>,
+    ) -> Result<std::result::Result<Vec<Named>, Resource<NnError>>> {
+        self.budget.charge_call()?;
+        let mut tensors = Vec::with_capacity(inputs.len());
+        for (name, handle) in inputs {
+            tensors.push((name, self.take(handle)?));
+        }
+        let context = this.rep();
+        let model = self.table.get(&this)?.model.clone();
+        let (mut session, numbered) = match SessionInput::read(tensors) {
+            Err(error) => return self.fail(error),
+            Ok(None) => match self.call()?.sessions.remove(&context) {
+                Some(session) => {
+                    let numbered = session.numbered();
+                    (session, numbered)
+                }
+                None => return self.fail(NnError::invalid("there is no tensor `prompt`, and no generation goes on here")),
+            },
+            Ok(Some(input)) => {
+                self.give_up(context)?;
+                let engine = match self.engine(model) {
+                    Ok(engine) => engine,
+                    Err(error) => return self.fail_inference(error),
+                };
+                if input.options.embedding {
+                    return self.embed(engine.as_ref(), input.prompt).await;
+                }
+                let (stream, numbered) = (input.options.stream, input.numbered);
+                let started = self
+                    .request(engine.as_ref(), input)
+                    .and_then(|request| Session::start(engine.as_ref(), request, stream, numbered));
+                match started {
+                    Ok(session) => (session, numbered),
+                    Err(error) => return self.fail_inference(error),
+                }
+            }
+        };
+        match session.next().await {
+            Ok(output) => {
+                let call = self.call()?;
+                call.unsent_tokens = call.unsent_tokens.saturating_add(output.n_tokens);
+                match output.finished {
+                    Some(finished) => call.usage += finished.usage,
+                    None => drop(call.sessions.insert(context, session)),
+                }
+                self.tensors(output, numbered).map(Ok)
+            }
+            Err(error) => {
+                self.call()?.usage += session.usage_so_far();
+                self.fail_inference(error)
+            }
+        }
+    }
+
+    fn drop(&mut self, this: Resource<ExecutionContext>) -> Result<()> {
+        self.give_up(this.rep())?;
+        self.take(this).map(drop)
+    }
+}
+
+impl errors::Host for GuestState {}
+
+impl errors::HostError for GuestState {
+    fn code(&mut self, this: Resource<NnError>) -> Result<ErrorCode> {
+        self.budget.charge_call()?;
+        Ok(self.table.get(&this)?.code)
+    }
+
+    fn data(&mut self, this: Resource<NnError>) -> Result<String> {
+        self.budget.charge_call()?;
+        Ok(self.table.get(&this)?.data.clone())
+    }
+
+    fn drop(&mut self, this: Resource<NnError>) -> Result<()> {
+        self.take(this).map(drop)
+    }
+}
+
+// === impl GuestState ===
+
+impl GuestState {
+    fn fail<T>(&mut self, error: NnError) -> Result<std::result::Result<T, Resource<NnError>>> {
+        Ok(Err(self.hold(error)?))
+    }
+
+    /// As `fail`, and remembers the cause: a guest that gives up because of it need not be able to describe it.
+    fn fail_inference<T>(&mut self, error: InferenceError) -> Result<std::result::Result<T, Resource<NnError>>> {
+        let shown = NnError::from(&error);
+        self.call()?.last_error = Some(error);
+        self.fail(shown)
+    }
+
+    fn engine(&mut self, model: Option<ModelName>) -> std::result::Result<Arc<dyn InferenceEngine>, InferenceError> {
+        let asked = match (model, &self.call) {
+            (Some(model), _) => model,
+            (None, Some(call)) => call.model.clone(),
+            (None, None) => return Err(InferenceError::InvalidRequest("no request is at hand".into())),
+        };
+        self.models.get(&asked)
+    }
+
+    /// Ends what runs in a context.
+    fn give_up(&mut self, context: u32) -> Result<()> {
+        if let Some(call) = self.call.as_mut()
+            && let Some(session) = call.sessions.remove(&context)
+        {
+            call.usage += session.usage_so_far();
+        }
+        Ok(())
+    }
+
+    fn request(&self, engine: &dyn InferenceEngine, input: SessionInput) -> std::result::Result<GenerateRequest, InferenceError> {
+        let Some(call) = &self.call else { return Err(InferenceError::Cancelled) };
+        Ok(GenerateRequest {
+            id: call.id.clone(),
+            model: engine.info().name.clone(),
+            node_type: None,
+            prompt: input.prompt,
+            sampling: input.options.sampling.resolve(&engine.info().sampling)?,
+            deadline: call.deadline,
+        })
+    }
+
+    async fn embed(
+        &mut self,
+        engine: &dyn InferenceEngine,
+        prompt: Prompt,
+    ) -> Result<std::result::Result<Vec<Named>, Resource<NnError>>> {
+        let Prompt::Text(text) = prompt else {
+            return self.fail(NnError::invalid("an embedding is of a `prompt`, not of `messages`"));
+        };
+        match engine.embed(text).await {
+            Ok(embedding) => {
+                self.call()?.usage.input_tokens += embedding.input_tokens;
+                let tensor = self.hold(Tensor::floats(&embedding.values))?;
+                Ok(Ok(vec![("embedding".to_owned(), tensor)]))
+            }
+            Err(error) => self.fail_inference(error),
+        }
+    }
+
+    fn tensors(&mut self, output: Output, numbered: bool) -> Result<Vec<Named>> {
+        let (text, finish) = if numbered { ("0", "1") } else { ("text", "finish") };
+        let mut named = Vec::with_capacity(2);
+        if !output.text.is_empty() || numbered {
+            named.push((text.to_owned(), self.hold(Tensor::text(output.text))?));
+        }
+        if let Some(finished) = output.finished {
+            let json = serde_json::json!({
+                "finish_reason": finished.reason.as_str(),
+                "input_tokens": finished.usage.input_tokens,
+                "output_tokens": finished.usage.output_tokens,
+            });
+            named.push((finish.to_owned(), self.hold(Tensor::text(json.to_string()))?));
+        }
+        Ok(named)
+    }
+}

@@ -1,0 +1,174 @@
+//! A node type: a module, its limits, and the pools its isolates live in.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use llambo_inference::{ModelName, Models, NodeId, TypeName};
+
+use crate::{
+    Isolate, SandboxError,
+    guest::Guest,
+    limits::Limits,
+    module::{Module, Template},
+    pool::{Place, Pool, Pools},
+};
+
+/// Isolates made between two looks at whether others want the thread.
+const SPAWNS_AT_A_TIME: usize = 64;
+
+/// Where isolates are made: the clock, the cache and the address space that all types of a host share.
+pub struct Sandbox {
+    pools: Arc<Pools>,
+    models: Models,
+}
+
+/// How isolates of one type are made.
+#[derive(Clone, Debug)]
+pub struct TypeSettings {
+    /// The type's name, and the start of its isolates' ids.
+    pub name: TypeName,
+    /// The model its guests find under the name `default`, and clients behind the type.
+    pub model: ModelName,
+    /// What each isolate may use.
+    pub limits: Limits,
+    /// Share of requests under `weighted-random`.
+    pub weight: f64,
+    /// Isolates that room is made for at once; more can be spawned as long as there is room.
+    pub expected: u32,
+}
+
+/// A node type, ready to spawn.
+pub struct NodeType {
+    pub(crate) settings: TypeSettings,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) models: Models,
+    pub(crate) pools: Arc<Pools>,
+    module: Module,
+    rooms: Mutex<Vec<Room>>,
+    next_id: AtomicU64,
+}
+
+/// A pool and the type's module compiled for it.
+#[derive(Clone)]
+struct Room {
+    pool: Arc<Pool>,
+    template: Arc<Template>,
+}
+
+/// A place in a room, kept as long as its isolate lives, whatever happens to the guest in it.
+pub(crate) struct Berth {
+    pub(crate) template: Arc<Template>,
+    pub(crate) engine: wasmtime::Engine,
+    _place: Place,
+}
+
+/// Isolates that were made, and what each took in microseconds.
+pub struct Spawned {
+    /// Idle and ready.
+    pub isolates: Vec<Arc<Isolate>>,
+    /// From nothing to ready, each.
+    pub spawn_us: Vec<f32>,
+}
+
+// === impl Sandbox ===
+
+impl Sandbox {
+    /// A sandbox whose guests find `models`. Compiled modules are kept in `cache_folder`, where there is one.
+    pub fn new(models: Models, cache_folder: Option<PathBuf>) -> Result<Self, SandboxError> {
+        Ok(Self { pools: Arc::new(Pools::new(cache_folder)?), models })
+    }
+
+    /// Makes room for a type and compiles its module. Blocks.
+    pub fn node_type(&self, settings: TypeSettings, module: Module) -> Result<Arc<NodeType>, SandboxError> {
+        let pool = self.pools.pool(&settings.limits, settings.expected, settings.expected / 4)?;
+        let template = Arc::new(module.template(&pool.engine)?);
+        Ok(Arc::new(NodeType {
+            limits: Arc::new(settings.limits.clone()),
+            settings,
+            models: self.models.clone(),
+            pools: Arc::clone(&self.pools),
+            module,
+            rooms: Mutex::new(vec![Room { pool, template }]),
+            next_id: AtomicU64::new(1),
+        }))
+    }
+}
+
+// === impl NodeType ===
+
+impl NodeType {
+    /// The settings it was made with.
+    pub fn settings(&self) -> &TypeSettings {
+        &self.settings
+    }
+
+    /// Makes `count` isolates, or none.
+    pub async fn spawn(self: &Arc<Self>, count: u32) -> Result<Spawned, SandboxError> {
+        let berths = {
+            let this = Arc::clone(self);
+            tokio::task::spawn_blocking(move || this.berths(count))
+                .await
+                .map_err(|e| SandboxError::System { what: "room for isolates could not be made", detail: e.to_string() })??
+        };
+        let mut spawned = Spawned { isolates: Vec::with_capacity(berths.len()), spawn_us: Vec::with_capacity(berths.len()) };
+        for (i, berth) in berths.into_iter().enumerate() {
+            if i % SPAWNS_AT_A_TIME == SPAWNS_AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+            }
+            let began = Instant::now();
+            let guest = Guest::start(self, &berth)
+                .await
+                .map_err(|error| SandboxError::Module { name: self.module_name().to_owned(), detail: error.to_string() })?;
+            let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let id = NodeId::from(format!("{}-{number}", self.settings.name));
+            spawned.isolates.push(Isolate::new(id, Arc::clone(self), berth, guest));
+            spawned.spawn_us.push(began.elapsed().as_secs_f32() * 1e6);
+        }
+        for &us in &spawned.spawn_us {
+            metrics::histogram!("llambo_isolate_spawn_seconds").record(f64::from(us) * 1e-6);
+        }
+        Ok(spawned)
+    }
+
+    pub(crate) fn module_name(&self) -> &str {
+        self.module.name()
+    }
+
+    /// Places for `count` isolates, in new pools where the old ones are full. All of them or none.
+    fn berths(&self, count: u32) -> Result<Vec<Berth>, SandboxError> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut berths = Vec::with_capacity(count as usize);
+        for room in rooms.iter() {
+            while berths.len() < count as usize
+                && let Some(berth) = room.berth()
+            {
+                berths.push(berth);
+            }
+        }
+        let missing = count - u32::try_from(berths.len()).unwrap_or(count);
+        if missing > 0 {
+            let total: u32 = rooms.iter().map(|room| room.pool.capacity()).sum();
+            let pool = self.pools.pool(&self.limits, missing, total)?;
+            let template = Arc::new(self.module.template(&pool.engine)?);
+            let room = Room { pool, template };
+            berths.extend((0..missing).filter_map(|_| room.berth()));
+            rooms.push(room);
+        }
+        Ok(berths)
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    fn berth(&self) -> Option<Berth> {
+        let place = self.pool.claim()?;
+        Some(Berth { template: Arc::clone(&self.template), engine: self.pool.engine.clone(), _place: place })
+    }
+}

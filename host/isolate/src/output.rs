@@ -1,0 +1,115 @@
+//! What a guest says, on its way to the client: whole UTF-8, counted, at the client's pace.
+
+use std::time::Duration;
+
+use llambo_inference::{AnswerEvent, InferenceError};
+use tokio::sync::mpsc;
+
+use crate::limits::Exhausted;
+
+/// Pieces between a guest and its client: enough that neither waits for the other's every step.
+pub(crate) const CHANNEL_PIECES: usize = 16;
+
+pub(crate) type Event = Result<AnswerEvent, InferenceError>;
+
+/// The guest's end of an answer.
+pub(crate) struct Sender {
+    events: mpsc::Sender<Event>,
+    n_bytes: u64,
+    /// The start of a character that is not whole yet, and the tokens it came with.
+    held: Vec<u8>,
+    held_tokens: u32,
+}
+
+// === impl Sender ===
+
+impl Sender {
+    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
+        Self { events, n_bytes: 0, held: Vec::new(), held_tokens: 0 }
+    }
+
+    /// Sends what is whole of `piece` and keeps the rest. False when nobody reads any more.
+    ///
+    /// # Errors
+    /// More than `limit` bytes in all, or a client that took nothing for as long as `patience`.
+    pub(crate) async fn send(&mut self, piece: &[u8], n_tokens: u32, limit: u64, patience: Duration) -> wasmtime::Result<bool> {
+        self.n_bytes = self.n_bytes.saturating_add(piece.len() as u64);
+        if self.n_bytes > limit {
+            return Err(Exhausted::output(limit).into());
+        }
+        self.held.extend_from_slice(piece);
+        self.held_tokens = self.held_tokens.saturating_add(n_tokens);
+        let text = take_whole(&mut self.held);
+        Ok(self.forward(text, patience).await?)
+    }
+
+    /// Sends what is left: a character that never became whole, and tokens without text.
+    pub(crate) async fn finish(&mut self, patience: Duration) -> Result<(), InferenceError> {
+        let text = String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned();
+        self.forward(text, patience).await.map(drop)
+    }
+
+    async fn forward(&mut self, text: String, patience: Duration) -> Result<bool, InferenceError> {
+        if text.is_empty() {
+            return Ok(!self.events.is_closed());
+        }
+        let piece = AnswerEvent::Piece { text, n_tokens: std::mem::take(&mut self.held_tokens) };
+        match tokio::time::timeout(patience, self.events.send(Ok(piece))).await {
+            Ok(sent) => Ok(sent.is_ok()),
+            Err(_) => Err(InferenceError::Stalled { waited_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }),
+        }
+    }
+}
+
+/// Takes all of `bytes` but the start of a character that may still become whole. What can never become whole is replaced by
+/// U+FFFD, as everywhere.
+fn take_whole(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes.as_slice();
+    loop {
+        match std::str::from_utf8(rest) {
+            Ok(valid) => {
+                text.push_str(valid);
+                rest = &[];
+                break;
+            }
+            Err(error) => {
+                let (valid, after) = rest.split_at(error.valid_up_to());
+                text.push_str(&String::from_utf8_lossy(valid));
+                let Some(n_bad) = error.error_len() else {
+                    rest = after;
+                    break;
+                };
+                text.push(char::REPLACEMENT_CHARACTER);
+                rest = &after[n_bad..];
+            }
+        }
+    }
+    *bytes = rest.to_vec();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_waits_until_it_is_whole() {
+        let mut held = Vec::new();
+        let mut said = String::new();
+        for byte in "é🦙!".bytes() {
+            held.push(byte);
+            said += &take_whole(&mut held);
+        }
+        assert_eq!((said.as_str(), held.len()), ("é🦙!", 0));
+    }
+
+    #[test]
+    fn what_never_becomes_whole_is_replaced() {
+        let mut held = b"a\xff\xfeb\xf0\x9f".to_vec();
+        assert_eq!(take_whole(&mut held), "a\u{fffd}\u{fffd}b");
+        assert_eq!(held, b"\xf0\x9f");
+        held.push(b'x');
+        assert_eq!(take_whole(&mut held), "\u{fffd}x");
+    }
+}

@@ -1,0 +1,143 @@
+//! What the host keeps for one guest: its handles, its budget, and the request it is at.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use llambo_inference::{GenerateRequest, InferenceError, ModelName, Models, RequestId, Usage};
+use wasmtime::{
+    Result,
+    component::{Resource, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::{
+    bindings::llambo::guest::{output, types},
+    limits::{Budget, Exhausted, Limits},
+    nn::{ExecutionContext, Graph, NnError, Session, Tensor},
+    output::Sender,
+};
+
+/// Handles a guest may hold at once, of all kinds.
+const MAX_HANDLES: usize = 4096;
+
+/// The data of a guest's store.
+pub(crate) struct GuestState {
+    pub(crate) budget: Budget,
+    pub(crate) table: ResourceTable,
+    pub(crate) models: Models,
+    /// The request at hand.
+    pub(crate) call: Option<Box<Call>>,
+    /// Only for modules that import WASI: nothing is preopened, no network, output goes nowhere.
+    wasi: Option<Box<WasiCtx>>,
+}
+
+/// One request, as long as the guest is at it.
+pub(crate) struct Call {
+    pub(crate) id: RequestId,
+    pub(crate) model: ModelName,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) sender: Sender,
+    /// Generations under way, by the execution context they run in.
+    pub(crate) sessions: HashMap<u32, Session>,
+    pub(crate) usage: Usage,
+    /// Tokens that the guest was given and has not sent on in any form.
+    pub(crate) unsent_tokens: u32,
+    pub(crate) last_error: Option<InferenceError>,
+}
+
+/// What a handle costs the host.
+pub(crate) trait Held: Send + 'static {
+    fn n_bytes(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+impl Held for Graph {}
+impl Held for ExecutionContext {}
+
+impl Held for NnError {
+    fn n_bytes(&self) -> usize {
+        size_of_val(self) + self.data.len()
+    }
+}
+
+impl Held for Tensor {
+    fn n_bytes(&self) -> usize {
+        Tensor::n_bytes(self)
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    pub(crate) fn new(request: GenerateRequest, sender: Sender) -> Self {
+        let GenerateRequest { id, model, deadline, .. } = request;
+        Self {
+            id,
+            model,
+            deadline,
+            sender,
+            sessions: HashMap::new(),
+            usage: Usage::default(),
+            unsent_tokens: 0,
+            last_error: None,
+        }
+    }
+}
+
+// === impl GuestState ===
+
+impl GuestState {
+    pub(crate) fn new(limits: Arc<Limits>, models: Models, needs_wasi: bool) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        let wasi = needs_wasi.then(|| Box::new(WasiCtx::builder().build()));
+        Self { budget: Budget::new(limits), table, models, call: None, wasi }
+    }
+
+    /// The request at hand.
+    ///
+    /// # Errors
+    /// A trap when there is none: a module's own start code called.
+    pub(crate) fn call(&mut self) -> Result<&mut Call> {
+        match self.call.as_deref_mut() {
+            Some(call) => Ok(call),
+            None => Err(wasmtime::format_err!("called before there was a request")),
+        }
+    }
+
+    /// A handle for the guest, charged to its memory.
+    pub(crate) fn hold<T: Held>(&mut self, value: T) -> Result<Resource<T>> {
+        self.budget.hold(value.n_bytes())?;
+        self.table.push(value).map_err(|_| {
+            let detail = format!("holds {MAX_HANDLES} handles of tensors, graphs and contexts, the most there may be");
+            Exhausted { reason: "MEMORY_EXHAUSTED", detail }.into()
+        })
+    }
+
+    /// What is behind a handle that the guest gave away.
+    pub(crate) fn take<T: Held>(&mut self, handle: Resource<T>) -> Result<T> {
+        let value = self.table.delete(handle)?;
+        self.budget.release(value.n_bytes());
+        Ok(value)
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let ctx = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl types::Host for GuestState {}
+
+impl output::Host for GuestState {
+    async fn emit(&mut self, piece: Vec<u8>) -> Result<bool> {
+        self.budget.charge_call()?;
+        let (limit, patience) = (self.budget.limits().output_bytes, self.budget.limits().stall_timeout);
+        let call = self.call()?;
+        let n_tokens = std::mem::take(&mut call.unsent_tokens);
+        let sent = call.sender.send(&piece, n_tokens, limit, patience).await?;
+        Ok(sent)
+    }
+}
