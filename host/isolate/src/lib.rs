@@ -13,6 +13,7 @@ mod guest;
 mod isolate;
 mod limits;
 mod module;
+#[expect(unreachable_pub, reason = "the generated bindings re-export the resource types")]
 mod nn;
 mod node_type;
 mod output;

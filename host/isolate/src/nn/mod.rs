@@ -17,20 +17,20 @@ use crate::bindings::wasi::nn::{errors::ErrorCode, tensor::TensorType};
 
 /// A model by name, looked up when it is used: it may be unloaded while a guest holds this.
 #[derive(Debug)]
-pub(crate) struct Graph {
+pub struct Graph {
     /// `None` is `default`: whichever model the request at hand names.
     pub(crate) model: Option<ModelName>,
 }
 
 /// Where `compute` happens.
 #[derive(Debug)]
-pub(crate) struct ExecutionContext {
+pub struct ExecutionContext {
     pub(crate) model: Option<ModelName>,
 }
 
 /// Data that a guest gave or was given.
 #[derive(Debug)]
-pub(crate) struct Tensor {
+pub struct Tensor {
     pub(crate) dimensions: Vec<u32>,
     pub(crate) ty: TensorType,
     pub(crate) data: Vec<u8>,
@@ -38,7 +38,7 @@ pub(crate) struct Tensor {
 
 /// An error that a guest may look at.
 #[derive(Debug)]
-pub(crate) struct NnError {
+pub struct NnError {
     pub(crate) code: ErrorCode,
     pub(crate) data: String,
 }
