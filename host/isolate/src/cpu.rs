@@ -49,6 +49,11 @@ impl CpuMeter {
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed) + running)
     }
 
+    /// CPU time of all polls that are over.
+    pub(crate) fn total(&self) -> Duration {
+        Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
+    }
+
     /// What a guest that outlived its slice does next: ends, waits until its share allows it to go on, or lets others run.
     pub(crate) fn next_slice(&self, limits: &Limits, began: Instant) -> Result<UpdateDeadline, Exhausted> {
         let used = self.used();

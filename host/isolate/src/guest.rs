@@ -67,11 +67,12 @@ impl Guest {
         let asked = asked(&request);
         let deadline = request.deadline;
         self.store.data_mut().call = Some(Box::new(Call::new(request, sender)));
-        let call = Metered::new(self.instance.call_handle(&mut self.store, &asked), meter);
+        let call = Metered::new(self.instance.call_handle(&mut self.store, &asked), Arc::clone(&meter));
         let returned = match deadline {
             None => Some(call.await),
             Some(deadline) => tokio::time::timeout_at(deadline.into(), call).await.ok(),
         };
+        metrics::histogram!("llambo_isolate_guest_cpu_seconds").record(meter.total().as_secs_f64());
         let Some(mut call) = self.store.data_mut().call.take() else {
             return Ended { result: Err(InferenceError::Cancelled), usable: false };
         };

@@ -30,3 +30,12 @@ pub use self::{
     node_type::{NodeType, Sandbox, Spawned, TypeSettings},
     preflight::{Need, Shortage, preflight},
 };
+
+/// Tells the metrics recorder what this crate's metrics mean. To be called once a recorder is there.
+pub fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_histogram};
+    describe_counter!("llambo_isolate_replaced_total", "Guests that ended badly and were replaced, by reason");
+    describe_histogram!("llambo_isolate_spawn_seconds", Unit::Seconds, "Time from nothing to a ready isolate");
+    describe_histogram!("llambo_isolate_guest_cpu_seconds", Unit::Seconds, "CPU time a guest took for one request");
+    describe_histogram!("llambo_isolate_nn_compute_seconds", Unit::Seconds, "Time a guest waited in one `compute`");
+}

@@ -15,7 +15,7 @@ pub enum LlamaError {
     Load {
         /// The file.
         path: PathBuf,
-        /// Its last message.
+        /// What it logged.
         problem: String,
     },
     /// The model is of a kind that cannot be continued token by token.

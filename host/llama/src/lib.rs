@@ -22,3 +22,32 @@ pub use engine::LlamaEngine;
 pub use error::LlamaError;
 pub use ffi::{max_sequences, system_info};
 pub use load::{EngineSettings, KvType};
+
+/// Tells the metrics recorder what this crate's metrics mean. To be called once a recorder is there.
+pub fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_histogram!("llambo_llama_prefill_step_seconds", Unit::Seconds, "Time of one prefill call, by model");
+    describe_histogram!("llambo_llama_decode_step_seconds", Unit::Seconds, "Time of one decode call, by model");
+    describe_histogram!("llambo_llama_batch_sequences", "Sequences decoded together in one call, by model");
+    describe_gauge!("llambo_llama_running_sequences", "Sequences in the batch, by model");
+    describe_gauge!("llambo_llama_waiting_sequences", "Sequences that wait for a place in the batch, by model");
+    describe_gauge!("llambo_llama_kv_used_tokens", "Tokens of KV cache in use, by model");
+    describe_gauge!("llambo_llama_kv_total_tokens", "Tokens of KV cache there are, by model");
+    describe_counter!("llambo_llama_prompt_tokens_total", "Prompt tokens computed, by model");
+    describe_counter!("llambo_llama_generated_tokens_total", "Tokens generated, by model");
+}
+
+/// Brings an engine's gauges up to date with its load.
+pub fn publish_gauges(engine: &dyn llambo_inference::InferenceEngine) {
+    let (name, load) = (engine.info().name.to_string(), engine.load());
+    for (gauge, value) in [
+        ("llambo_llama_running_sequences", u64::from(load.n_running)),
+        ("llambo_llama_waiting_sequences", u64::from(load.n_waiting)),
+        ("llambo_llama_kv_used_tokens", load.n_kv_used),
+        ("llambo_llama_kv_total_tokens", load.n_kv_total),
+    ] {
+        metrics::gauge!(gauge, "model" => name.clone()).set(value as f64);
+    }
+    metrics::counter!("llambo_llama_prompt_tokens_total", "model" => name.clone()).absolute(load.n_prompt_tokens);
+    metrics::counter!("llambo_llama_generated_tokens_total", "model" => name).absolute(load.n_generated_tokens);
+}

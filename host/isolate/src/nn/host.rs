@@ -1,7 +1,7 @@
 //! The four interfaces of `wasi:nn`, as guests call them. Every call is charged to the guest's budget.
 
 use llambo_inference::{GenerateRequest, InferenceEngine, InferenceError, ModelName, Prompt};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use wasmtime::{Result, component::Resource};
 
 use super::{ExecutionContext, Graph, NnError, Output, Session, SessionInput, Tensor};
@@ -128,7 +128,10 @@ impl inference::HostGraphExecutionContext for GuestState {
                 }
             }
         };
-        match session.next().await {
+        let began = Instant::now();
+        let next = session.next().await;
+        metrics::histogram!("llambo_isolate_nn_compute_seconds").record(began.elapsed().as_secs_f64());
+        match next {
             Ok(output) => {
                 let call = self.call()?;
                 call.unsent_tokens = call.unsent_tokens.saturating_add(output.n_tokens);

@@ -1,0 +1,156 @@
+//! A context: KV cache and decoding.
+
+use std::{
+    ptr::{self, NonNull},
+    sync::Arc,
+};
+
+use llama_cpp_sys_2 as sys;
+
+use super::{Batch, Model};
+use crate::error::LlamaError;
+
+/// Keys, values and compute buffers of up to `n_sequences` sequences.
+pub(crate) struct Context {
+    pub(super) context: NonNull<sys::llama_context>,
+    pub(super) memory: sys::llama_memory_t,
+    pub(super) model: Arc<Model>,
+    pub(super) n_batch: usize,
+    pub(super) n_sequences: usize,
+    pub(super) n_context: usize,
+    pub(super) n_outputs: usize,
+    pub(super) pooled: bool,
+}
+
+/// What a [`Context`] is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ContextParams {
+    pub(crate) n_sequences: u32,
+    /// Tokens for each sequence.
+    pub(crate) n_context: u32,
+    pub(crate) n_batch: u32,
+    pub(crate) n_threads: i32,
+    pub(crate) kv_q8: bool,
+    /// Mean-pooled embeddings instead of logits.
+    pub(crate) pooled: bool,
+}
+
+// === impl Context ===
+
+impl Context {
+    pub(crate) fn new(model: &Arc<Model>, params: ContextParams) -> Result<Self, LlamaError> {
+        let n_cells = u64::from(params.n_context) * u64::from(params.n_sequences);
+        let fail = || LlamaError::Context { n_sequences: params.n_sequences, n_context: params.n_context };
+        // SAFETY: default parameters are valid, the model is loaded.
+        let context = unsafe {
+            let mut p = sys::llama_context_default_params();
+            p.n_ctx = u32::try_from(n_cells).map_err(|_| fail())?;
+            p.n_batch = params.n_batch;
+            p.n_ubatch = if params.pooled { params.n_batch } else { params.n_batch.min(512) };
+            p.n_seq_max = params.n_sequences;
+            p.n_threads = params.n_threads;
+            p.n_threads_batch = params.n_threads;
+            // one stream per sequence: many times faster than one cache that all attend over
+            p.kv_unified = false;
+            p.no_perf = true;
+            if params.kv_q8 {
+                p.type_k = sys::GGML_TYPE_Q8_0;
+                p.type_v = sys::GGML_TYPE_Q8_0;
+            }
+            if params.pooled {
+                p.embeddings = true;
+                p.pooling_type = sys::LLAMA_POOLING_TYPE_MEAN;
+            }
+            sys::llama_init_from_model(model.model.as_ptr(), p)
+        };
+        let context = NonNull::new(context).ok_or_else(fail)?;
+        // SAFETY: the context was just made.
+        let (memory, n_context) = unsafe { (sys::llama_get_memory(context.as_ptr()), sys::llama_n_ctx_seq(context.as_ptr())) };
+        Ok(Self {
+            context,
+            memory,
+            model: Arc::clone(model),
+            n_batch: params.n_batch as usize,
+            n_sequences: params.n_sequences as usize,
+            n_context: n_context as usize,
+            n_outputs: 0,
+            pooled: params.pooled,
+        })
+    }
+
+    /// Tokens one call may carry.
+    pub(crate) fn n_batch(&self) -> usize {
+        self.n_batch
+    }
+
+    /// Computes all tokens of `batch`. Afterwards the outputs asked for can be read by their order in the batch.
+    pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), LlamaError> {
+        self.n_outputs = 0;
+        batch.check(self)?;
+        batch.pointers.clear();
+        for i in 0..batch.sequences.len() {
+            batch.pointers.push(ptr::from_mut(&mut batch.sequences[i]));
+        }
+        let raw = sys::llama_batch {
+            n_tokens: i32::try_from(batch.tokens.len()).map_err(|_| LlamaError::BadBatch("too many tokens"))?,
+            token: batch.tokens.as_mut_ptr(),
+            embd: ptr::null_mut(),
+            pos: batch.positions.as_mut_ptr(),
+            n_seq_id: batch.counts.as_mut_ptr(),
+            seq_id: batch.pointers.as_mut_ptr(),
+            logits: batch.outputs.as_mut_ptr(),
+        };
+        // SAFETY: every array has `n_tokens` entries, all ids were checked, and the arrays outlive the call.
+        let code = unsafe {
+            let code = sys::llama_decode(self.context.as_ptr(), raw);
+            sys::llama_synchronize(self.context.as_ptr());
+            code
+        };
+        if code != 0 {
+            return Err(LlamaError::Decode { code });
+        }
+        self.n_outputs = batch.outputs.len();
+        Ok(())
+    }
+
+    /// Logits after the token at place `i` of the last batch: `[n_vocab]` f32, free to be changed.
+    pub(crate) fn logits(&mut self, i: usize) -> Option<&mut [f32]> {
+        if self.pooled || i >= self.n_outputs {
+            return None;
+        }
+        // SAFETY: the place was in the last batch; llama.cpp answers with null where no output was asked for.
+        let row = unsafe { sys::llama_get_logits_ith(self.context.as_ptr(), i32::try_from(i).ok()?) };
+        let row = NonNull::new(row)?;
+        // SAFETY: a row has `n_vocab` floats and is not touched again before the next decode, which needs `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), self.model.n_vocab) })
+    }
+
+    /// The pooled embedding of a sequence of the last batch: `[n_embd]` f32.
+    pub(crate) fn embedding(&self, sequence: usize) -> Option<&[f32]> {
+        if !self.pooled || sequence >= self.n_sequences {
+            return None;
+        }
+        // SAFETY: the sequence id is in range; null where it was not in the batch.
+        let row = unsafe { sys::llama_get_embeddings_seq(self.context.as_ptr(), i32::try_from(sequence).ok()?) };
+        let row = NonNull::new(row)?;
+        // SAFETY: a pooled embedding has `n_embd` floats, valid until the next decode, which needs `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.model.n_embd()) })
+    }
+
+    /// Forgets a whole sequence.
+    pub(crate) fn forget(&mut self, sequence: usize) {
+        if let Ok(id) = i32::try_from(sequence)
+            && sequence < self.n_sequences
+        {
+            // SAFETY: the id is in range, and (-1, -1) means the whole of it, which every kind of cache can remove.
+            unsafe { sys::llama_memory_seq_rm(self.memory, id, -1, -1) };
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made once, freed once, before the model that it holds.
+        unsafe { sys::llama_free(self.context.as_ptr()) }
+    }
+}

@@ -1,0 +1,83 @@
+//! The only place that calls llama.cpp: every `unsafe` of this crate.
+//!
+//! Thin and safe: each call checks what ggml would abort the process over (token ids, positions, batch sizes, sequence
+//! ids). A [`Model`] is immutable and may be read from any thread; a [`Context`] is made and used on one thread only and
+//! cannot leave it.
+#![expect(unsafe_code, reason = "the boundary to llama.cpp")]
+
+mod batch;
+mod context;
+mod grammar;
+mod model;
+
+use std::{
+    cell::RefCell,
+    ffi::{CStr, c_char, c_void},
+    ptr,
+    sync::Once,
+};
+
+use llama_cpp_sys_2 as sys;
+
+pub(crate) use self::{
+    batch::Batch,
+    context::{Context, ContextParams},
+    grammar::Grammar,
+    model::Model,
+};
+
+/// A token id of a model's vocabulary.
+pub(crate) type Token = i32;
+
+thread_local! {
+    /// Errors that llama.cpp logged on this thread: the only place where it tells why loading failed.
+    static ERRORS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    // SAFETY: llama.cpp passes a NUL-terminated string that lives for this call.
+    let line = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let line = line.trim();
+    match level {
+        sys::GGML_LOG_LEVEL_ERROR => {
+            ERRORS.with_borrow_mut(|errors| errors.push(line.to_owned()));
+            tracing::warn!(target: "llama.cpp", line, "llama.cpp reports an error");
+        }
+        sys::GGML_LOG_LEVEL_WARN => tracing::debug!(target: "llama.cpp", line, "warning"),
+        _ => tracing::trace!(target: "llama.cpp", line, "log"),
+    }
+}
+
+/// Forgets what was logged on this thread, ahead of a call that tells its failure there.
+fn forget_errors() {
+    ERRORS.with_borrow_mut(Vec::clear);
+}
+
+/// What was logged since, in order.
+fn take_errors() -> String {
+    ERRORS.with_borrow_mut(std::mem::take).join("; ")
+}
+
+fn initialize() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: called once, before any other call; the callback lives as long as the program.
+        unsafe {
+            sys::llama_log_set(Some(on_log), ptr::null_mut());
+            sys::llama_backend_init();
+        }
+    });
+}
+
+/// llama.cpp's account of the CPU features and backends it was built with and found.
+pub fn system_info() -> String {
+    initialize();
+    // SAFETY: returns a pointer to a static, NUL-terminated string.
+    unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().into_owned()
+}
+
+/// Sequences that llama.cpp was compiled to hold in one context.
+pub fn max_sequences() -> u32 {
+    // SAFETY: returns a constant.
+    u32::try_from(unsafe { sys::llama_max_parallel_sequences() }).unwrap_or(u32::MAX)
+}

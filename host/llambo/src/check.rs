@@ -1,0 +1,65 @@
+//! `llambo check`: what a configuration needs, line by line, and what stops it.
+
+use std::{
+    io::{self, Write},
+    net::TcpListener,
+};
+
+use llambo_config::Config;
+
+use crate::{
+    Failure,
+    plan::{Plan, Problem, Size, n_cores},
+};
+
+pub(crate) fn run(config: &Config) -> Result<(), Failure> {
+    let mut plan = Plan::of(config);
+    for (key, address) in [("network.grpc", config.network.grpc), ("network.http", config.network.http)] {
+        if let Err(error) = TcpListener::bind(address) {
+            plan.problems.push(Problem {
+                what: format!("{key}: {address} cannot be listened on: {error}"),
+                remedy: "stop what has it, or set another address".into(),
+            });
+        }
+    }
+    let report = report(&plan);
+    // a reader that went away wants no more of it
+    let _ = io::stdout().write_all(report.as_bytes());
+    match plan.problems.len() {
+        0 => Ok(()),
+        1 => Err(Failure::Machine("1 problem stops this configuration".into())),
+        n => Err(Failure::Machine(format!("{n} problems stop this configuration"))),
+    }
+}
+
+fn report(plan: &Plan) -> String {
+    let mut lines = Vec::new();
+    for model in &plan.models {
+        lines.push(format!(
+            "model    {}: weights {}, KV cache {} ({} sequences of {} tokens)",
+            model.name,
+            Size(model.weight_bytes),
+            Size(model.kv_bytes),
+            model.n_sequences,
+            model.n_context
+        ));
+    }
+    let need = &plan.isolates;
+    lines.push(format!(
+        "isolates {}: about {} while idle, {} of addresses, {} memory mappings",
+        need.n_isolates,
+        Size(need.idle_bytes),
+        Size(need.address_bytes),
+        need.n_maps
+    ));
+    let memory = plan.available_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());
+    lines.push(format!("machine  {} cores, {memory} of memory available", n_cores()));
+    lines.push(format!("llama    {}", llambo_llama::system_info()));
+    lines.extend(plan.warnings.iter().map(|warning| format!("warning  {warning}")));
+    lines.extend(plan.problems.iter().map(|problem| format!("problem  {problem}")));
+    if plan.problems.is_empty() {
+        lines.push("ok       this configuration can be served here".into());
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}

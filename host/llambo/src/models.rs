@@ -1,0 +1,52 @@
+//! Loading what the configuration names.
+
+use std::{sync::Arc, time::Instant};
+
+use llambo_config::{Config, KvType, ModelConfig};
+use llambo_inference::{InferenceEngine, Models};
+use llambo_llama::{EngineSettings, LlamaEngine};
+
+use crate::{
+    Failure,
+    plan::{Plan, n_cores},
+};
+
+/// Loads every model, one after the other. Blocks.
+pub(crate) fn load(config: &Config, plan: &mut Plan) -> Result<Models, Failure> {
+    let models = Models::default();
+    for (model, planned) in config.models.iter().zip(&mut plan.models) {
+        let Some(file) = planned.file.take() else { continue };
+        let began = Instant::now();
+        let engine = LlamaEngine::load(&file, &settings(config, model))
+            .map_err(|error| Failure::Machine(format!("model `{}` cannot be loaded: {error}", model.name)))?;
+        let info = engine.info();
+        tracing::info!(
+            model = %info.name,
+            path = %file.path().display(),
+            n_params = info.n_params,
+            n_context = info.n_context,
+            n_sequences = info.n_sequences,
+            load_ms = began.elapsed().as_millis(),
+            "model loaded"
+        );
+        models.insert(Arc::new(engine));
+    }
+    Ok(models)
+}
+
+fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
+    EngineSettings {
+        n_context: model.context,
+        n_sequences: model.sequences,
+        // every request the host lets in may ask this model; an agent asks for one sequence at a time
+        n_waiting: config.queue.max_in_flight,
+        n_threads: model.threads.unwrap_or_else(n_cores),
+        n_gpu_layers: model.gpu_layers,
+        kv_type: match model.kv_type {
+            KvType::F16 => llambo_llama::KvType::F16,
+            KvType::Q8_0 => llambo_llama::KvType::Q8,
+        },
+        stall_timeout: config.network.client_stall_timeout,
+        ..EngineSettings::new(&model.name)
+    }
+}
