@@ -97,9 +97,9 @@ impl LlamaEngine {
         let died = || LlamaError::Settings(format!("the engine thread of `{}` ended while it started", settings.name));
         is_ready.recv().map_err(|_| died())??;
         let info = &model.info;
-        tracing::info!(
+        tracing::debug!(
             model = %info.name, n_params = info.n_params, n_context = info.n_context, n_sequences = info.n_sequences,
-            digest = info.digest, "model loaded"
+            digest = info.digest, "engine thread runs"
         );
         let waker = thread.thread().clone();
         let thread = Mutex::new(Some(thread));

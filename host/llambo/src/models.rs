@@ -26,6 +26,7 @@ pub(crate) fn load(config: &Config, plan: &mut Plan) -> Result<Models, Failure> 
             n_params = info.n_params,
             n_context = info.n_context,
             n_sequences = info.n_sequences,
+            digest = info.digest,
             load_ms = began.elapsed().as_millis(),
             "model loaded"
         );

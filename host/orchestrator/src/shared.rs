@@ -57,7 +57,7 @@ impl Shared {
             drop(call.send(pick.map(|pick| Lease::new(self, pick))));
         }
         for node in effects.stop {
-            tracing::info!(node_id = %node.view().id, "node taken out of service");
+            tracing::debug!(node_id = %node.view().id, "node taken out of service");
             node.stop();
         }
         if effects.idle {

@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
-use futures::Stream;
+use futures::{Stream, future::BoxFuture};
 use llambo_inference::{AnswerEvent, AnswerStream, Fault, InferenceError, NodeId, RequestId};
+use llambo_orchestrator::DispatchError;
 use llambo_proto::{
     convert::{self, Timing},
     status, v1,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
+
+use super::not_served;
 
 /// When the parts of a host give up on a request, so that each can tell the next before that one gives up itself.
 ///
@@ -43,6 +46,8 @@ pub(super) struct Answering {
     ttft: Duration,
     n_tokens: u32,
     expiry: Option<Pin<Box<Sleep>>>,
+    /// Done when the edge closes and waits for nobody any more.
+    closed: BoxFuture<'static, ()>,
 }
 
 // === impl Deadline ===
@@ -64,6 +69,7 @@ impl Answering {
         answer: llambo_inference::Answer,
         received: Instant,
         deadline: Option<Deadline>,
+        closed: BoxFuture<'static, ()>,
     ) -> Self {
         Self {
             request_id,
@@ -74,6 +80,7 @@ impl Answering {
             ttft: received.elapsed(),
             n_tokens: 0,
             expiry: deadline.map(|deadline| Box::pin(sleep_until(deadline.edge))),
+            closed,
         }
     }
 
@@ -98,6 +105,11 @@ impl Stream for Answering {
         }
         let Some(events) = &mut self.events else { return Poll::Ready(None) };
         let Poll::Ready(event) = events.as_mut().poll_next(cx) else {
+            if self.closed.as_mut().poll(cx).is_ready() {
+                tracing::warn!(request_id = %self.request_id, node_id = %self.node, "an answer was cut off by the host's end");
+                self.events = None;
+                return Poll::Ready(Some(Err(not_served(&DispatchError::Draining))));
+            }
             if let Some(expiry) = &mut self.expiry {
                 ready!(expiry.as_mut().poll(cx));
                 let n_generated = self.n_tokens;
@@ -134,7 +146,7 @@ fn ms(time: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use futures::{StreamExt, stream};
+    use futures::{FutureExt, StreamExt, stream};
     use llambo_inference::Answer;
     use llambo_proto::status::Details;
 
@@ -143,7 +155,14 @@ mod tests {
     fn answering(events: AnswerStream, timeout: Option<Duration>) -> Answering {
         let first = convert::started(&"r".into(), &"n".into(), &"m".into());
         let now = Instant::now();
-        Answering::new("r".into(), first, Answer { node: "n".into(), events }, now, timeout.map(|t| Deadline::new(now, t)))
+        Answering::new(
+            "r".into(),
+            first,
+            Answer { node: "n".into(), events },
+            now,
+            timeout.map(|t| Deadline::new(now, t)),
+            futures::future::pending().boxed(),
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -168,6 +187,19 @@ mod tests {
         let details = Details::of(status);
         assert_eq!(details.reason.as_deref(), Some("DEADLINE_EXCEEDED"));
         assert_eq!(details.metadata["n_generated"], "3");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_the_edge_does_not_wait_for_says_why() {
+        let (close, closing) = tokio::sync::watch::channel(false);
+        let piece = Ok(AnswerEvent::Piece { text: "a".into(), n_tokens: 1 });
+        let mut answering = answering(stream::iter([piece]).chain(stream::pending()).boxed(), None);
+        answering.closed = crate::serve::closed(closing).boxed();
+        assert!(answering.next().await.unwrap().is_ok() && answering.next().await.unwrap().is_ok());
+        close.send_replace(true);
+        let status = answering.next().await.unwrap().unwrap_err();
+        assert_eq!(Details::of(&status).reason.as_deref(), Some("DRAINING"));
+        assert!(answering.next().await.is_none());
     }
 
     #[tokio::test]

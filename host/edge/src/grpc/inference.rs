@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use llambo_inference::{InferenceEngine, InferenceError, ModelName, RequestId, Usage};
 use llambo_orchestrator::DispatchError;
 use llambo_proto::{
@@ -17,7 +17,10 @@ use super::{
     answer::{Answering, Deadline},
     invalid, invalid_field, not_served,
 };
-use crate::Host;
+use crate::{
+    Host,
+    serve::{Closing, closed},
+};
 
 /// Texts of one Embed call; more are sent as several calls.
 const MAX_TEXTS: usize = 256;
@@ -26,6 +29,7 @@ const EMBEDS_AT_ONCE: usize = 8;
 
 pub(super) struct Service {
     pub(super) host: Arc<Host>,
+    pub(super) closing: Closing,
 }
 
 impl Service {
@@ -40,12 +44,20 @@ impl Service {
         drop(engine);
 
         let (id, model) = (request.id.clone(), request.model.clone());
-        let answer = within(deadline, self.host.cluster.dispatcher().dispatch(request)).await?.map_err(|error| {
+        let dispatcher = self.host.cluster.dispatcher();
+        let dispatched = async {
+            tokio::select! {
+                answer = dispatcher.dispatch(request) => answer,
+                () = closed(self.closing.clone()) => Err(DispatchError::Draining),
+            }
+        };
+        let answer = within(deadline, dispatched).await?.map_err(|error| {
             tracing::debug!(request_id = %id, %model, %error, "not served");
             not_served(&error)
         })?;
         let first = convert::started(&id, &answer.node, &model);
-        Ok(Answering::new(id, first, answer, received, deadline))
+        let closed = closed(self.closing.clone()).boxed();
+        Ok(Answering::new(id, first, answer, received, deadline, closed))
     }
 
     fn engine(&self, model: Option<&ModelName>) -> Result<Arc<dyn InferenceEngine>, Status> {

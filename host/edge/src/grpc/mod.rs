@@ -29,7 +29,7 @@ pub(crate) fn routes(host: &Arc<Host>, closing: &Closing, serving: watch::Receiv
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let sound = "descriptors made by the compiler are sound";
-    let inference = inference::Service { host: Arc::clone(host) };
+    let inference = inference::Service { host: Arc::clone(host), closing: closing.clone() };
     let cluster = cluster::Service { host: Arc::clone(host), closing: closing.clone() };
     let health = health::Service { host: Arc::clone(host), serving, closing: closing.clone() };
     Routes::new(InferenceServer::new(inference).max_decoding_message_size(max_request_bytes))
