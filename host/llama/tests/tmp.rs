@@ -1,2 +1,0 @@
-#[path = "../../../tests/tests/llama/main.rs"]
-mod suite;

@@ -1,0 +1,71 @@
+use futures::future::join_all;
+use llambo_client::{Ask, Code, Error};
+use llambo_tests::Host;
+
+use super::{SMALL, is_well, read};
+
+fn told(error: &Error, code: Code, reason: &str, says: &str) {
+    assert_eq!((error.code(), error.reason()), (code, reason), "{error}");
+    assert!(error.to_string().contains(says), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mistake_has_its_code_and_nobody_else_is_disturbed() {
+    let host = Host::start(SMALL);
+    let client = host.client().await;
+    let good = join_all((0..8).map(|i| client.infer(Ask::text("A trait is").max_tokens(60).seed(i))));
+    let bad = async {
+        let a = || Ask::text("A trait is").max_tokens(4);
+        let invalid = Code::InvalidArgument;
+        let cases = [
+            (Ask::text(""), invalid, "INVALID_REQUEST", "empty"),
+            (a().max_tokens(0), invalid, "INVALID_OPTION", "max_tokens"),
+            (a().temperature(-1.0), invalid, "INVALID_OPTION", "temperature"),
+            (a().temperature(f32::NAN), invalid, "INVALID_OPTION", "temperature"),
+            (a().options(|o| o.top_p = Some(2.0)), invalid, "INVALID_OPTION", "top_p"),
+            (a().options(|o| o.stop = vec![String::new()]), invalid, "INVALID_OPTION", "stop"),
+            (a().json_schema("not a schema"), invalid, "INVALID_REQUEST", ""),
+            (a().grammar("root ::= ("), invalid, "INVALID_REQUEST", ""),
+            (Ask::chat([("robot", "hello")]), invalid, "INVALID_REQUEST", "robot"),
+            (a().model("no-such-model"), Code::NotFound, "UNKNOWN_MODEL", "demo-small"),
+            (a().node_type("no-such-type"), Code::NotFound, "UNKNOWN_TYPE", "tiny"),
+            (Ask::text("word ".repeat(3000)), invalid, "PROMPT_TOO_LONG", "shorten"),
+            (Ask::text("a".repeat(10 << 20)), invalid, "PROMPT_TOO_LONG", ""),
+        ];
+        for (ask, code, reason, says) in cases {
+            told(&client.infer(ask).await.unwrap_err(), code, reason, says);
+        }
+    };
+    let (good, ()) = futures::join!(good, bad);
+    assert!(good.iter().all(Result::is_ok));
+    is_well(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_but_right_input_is_answered() {
+    let host = Host::start(SMALL);
+    let client = host.client().await;
+    let odd = ["\u{fffd}\u{fffd}", "\0\u{1}\u{7f}", "🦙🏽\u{200d}", "\u{202e}abc", " ", "<|endoftext|>"];
+    for prompt in odd {
+        let answer = client.infer(Ask::text(prompt).max_tokens(4)).await;
+        assert!(answer.is_ok(), "{prompt:?}: {answer:?}");
+    }
+    // the largest number there is: to the end of the context, or of the text
+    let answer = client.infer(Ask::text("A trait is").max_tokens(u32::MAX).options(|o| o.ignore_eos = true)).await.unwrap();
+    assert_eq!(answer.finish_reason, "length");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_the_size_limit_is_refused_and_the_connection_goes_on() {
+    let host = Host::start(SMALL);
+    let client = host.client().await;
+    let error = client.infer(Ask::text("a".repeat(17 << 20))).await.unwrap_err();
+    told(&error, Code::ResourceExhausted, error.reason(), "");
+    is_well(&client).await;
+    let deadline = Ask::text("A trait is").options(|o| o.ignore_eos = true).timeout(std::time::Duration::from_millis(30));
+    let late = match client.generate(deadline).await {
+        Ok(answer) => read(answer).await.unwrap_err(),
+        Err(error) => error,
+    };
+    told(&late, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "");
+}

@@ -1,0 +1,176 @@
+//! Isolates by themselves: real guests in wasmtime, on an engine without a model.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use llambo_inference::{
+    AnswerEvent, AnswerStream, FinishReason, Finished, GenerateRequest, InferenceEngine, InferenceError, Message, Models, Node,
+    NodeState, Prompt, Role, Sampling, fake::FakeEngine,
+};
+use llambo_isolate::{Isolate, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
+use llambo_tests::{eventually, guest};
+
+fn models() -> (Models, Arc<FakeEngine>) {
+    let (models, engine) = (Models::default(), Arc::new(FakeEngine::new("fake", 8)));
+    models.insert(Arc::clone(&engine) as Arc<dyn InferenceEngine>);
+    (models, engine)
+}
+
+fn node_type(models: &Models, module: Module, limits: Limits, expected: u32) -> Result<Arc<NodeType>, SandboxError> {
+    let settings = TypeSettings { name: "t".into(), model: "fake".into(), limits, weight: 1.0, expected };
+    Sandbox::new(models.clone(), None)?.node_type(settings, module)
+}
+
+async fn one(models: &Models, module: &str, limits: Limits) -> Arc<Isolate> {
+    let module = Module::open(&guest(module)).unwrap();
+    let node_type = node_type(models, module, limits, 1).unwrap();
+    node_type.spawn(1).await.unwrap().isolates.remove(0)
+}
+
+fn ask(prompt: &str, max_tokens: u32) -> GenerateRequest {
+    GenerateRequest {
+        id: "r".into(),
+        model: "fake".into(),
+        node_type: None,
+        prompt: Prompt::Text(prompt.into()),
+        sampling: Sampling { max_tokens: Some(max_tokens), ..Sampling::default() },
+        deadline: None,
+    }
+}
+
+async fn read(mut events: AnswerStream) -> Result<(String, Finished), InferenceError> {
+    let mut text = String::new();
+    while let Some(event) = events.next().await {
+        match event? {
+            AnswerEvent::Piece { text: piece, .. } => text.push_str(&piece),
+            AnswerEvent::Finished(finished) => return Ok((text, finished)),
+        }
+    }
+    panic!("the stream ended without saying why")
+}
+
+fn reason<T>(result: Result<T, InferenceError>) -> &'static str {
+    result.map(|_| ()).unwrap_err().reason()
+}
+
+#[tokio::test]
+async fn the_default_engine_passes_prompt_and_answer_through() {
+    let (models, _) = models();
+    let isolate = one(&models, "default-engine", Limits::default()).await;
+    let (text, finished) = read(isolate.generate(ask("hello", 3)).await.unwrap()).await.unwrap();
+    assert_eq!(text, "word1 word2 word3");
+    assert_eq!((finished.usage.input_tokens, finished.usage.output_tokens), (5, 3));
+    assert_eq!(finished.reason, FinishReason::Length);
+    let chat = Prompt::Chat(vec![Message { role: Role::User, content: "hello!".into() }]);
+    let (_, finished) = read(isolate.generate(GenerateRequest { prompt: chat, ..ask("", 2) }).await.unwrap()).await.unwrap();
+    assert_eq!(finished.usage.input_tokens, 6);
+    let view = isolate.view();
+    assert_eq!((view.state, view.served, view.replaced), (NodeState::Ready, 2, 0));
+    assert!(view.memory_bytes >= 1 << 16);
+}
+
+#[tokio::test]
+async fn a_dropped_answer_ends_the_generation_and_the_next_finds_a_fresh_guest() {
+    let (models, engine) = models();
+    let isolate = one(&models, "default-engine", Limits::default()).await;
+    let mut events = isolate.generate(ask("hello", 1_000_000)).await.unwrap();
+    assert!(events.next().await.unwrap().is_ok());
+    assert_eq!(reason(isolate.generate(ask("hello", 1)).await), "FULL");
+    drop(events);
+    eventually("the sequence is gone", async || engine.load().n_running == 0).await;
+    eventually("the isolate is free", async || isolate.view().state == NodeState::Ready).await;
+    assert_eq!(isolate.view().replaced, 1);
+    assert_eq!(read(isolate.generate(ask("hello", 1)).await.unwrap()).await.unwrap().0, "word1");
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_loses_its_answer() {
+    let (models, engine) = models();
+    let limits = Limits { stall_timeout: Duration::from_millis(50), ..Limits::default() };
+    let isolate = one(&models, "default-engine", limits).await;
+    let events = isolate.generate(ask("hello", 1_000_000)).await.unwrap();
+    eventually("the guest was ended", async || isolate.view().replaced == 1 && engine.load().n_running == 0).await;
+    assert_eq!(reason(read(events).await), "CLIENT_STALLED");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_guest_that_does_not_look_at_it() {
+    let (models, _) = models();
+    let isolate = one(&models, "hostile", Limits::default()).await;
+    let deadline = Some(std::time::Instant::now() + Duration::from_millis(100));
+    let ended = read(isolate.generate(GenerateRequest { deadline, ..ask("loop", 1) }).await.unwrap()).await;
+    assert_eq!(reason(ended), "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn each_limit_ends_a_guest_with_its_own_reason_and_its_isolate_goes_on() {
+    let (models, _) = models();
+    let limits = || Limits { cpu_time: Duration::from_millis(200), ..Limits::default() };
+    let many_calls = || Limits { host_calls_per_second: 10_000_000, ..limits() };
+    let cases = [
+        ("loop", limits(), "CPU_EXHAUSTED"),
+        ("grow", Limits { memory_bytes: 4 << 20, ..limits() }, "MEMORY_EXHAUSTED"),
+        ("leak", many_calls(), "MEMORY_EXHAUSTED"),
+        ("recurse", limits(), "STACK_EXHAUSTED"),
+        ("flood", Limits { host_calls_per_second: 100, ..limits() }, "HOST_CALLS_EXHAUSTED"),
+        ("output", Limits { output_bytes: 4096, ..many_calls() }, "OUTPUT_EXHAUSTED"),
+        ("trap", limits(), "GUEST_TRAP"),
+    ];
+    for (prompt, limits, expected) in cases {
+        let isolate = one(&models, "hostile", limits).await;
+        assert_eq!(reason(read(isolate.generate(ask(prompt, 1)).await.unwrap()).await), expected, "{prompt}");
+        assert_eq!(isolate.view().replaced, 1, "{prompt}");
+        assert_eq!(read(isolate.generate(ask("stateful", 1)).await.unwrap()).await.unwrap().0, "1", "{prompt}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_inference_keeps_its_kind_through_the_guest() {
+    let (models, _) = models();
+    let isolate = one(&models, "hostile", Limits::default()).await;
+    assert_eq!(reason(read(isolate.generate(ask("bad-model", 1)).await.unwrap()).await), "UNKNOWN_MODEL");
+    assert_eq!(reason(read(isolate.generate(ask("bad-options", 1)).await.unwrap()).await), "GUEST_ERROR");
+    assert_eq!(isolate.view().replaced, 0, "a guest that reports its failure stays");
+    let gone = one(&models, "default-engine", Limits::default()).await;
+    models.remove(&"fake".into());
+    assert_eq!(reason(read(gone.generate(ask("hello", 1)).await.unwrap()).await), "UNKNOWN_MODEL");
+}
+
+#[tokio::test]
+async fn a_table_larger_than_the_limit_is_refused_with_its_numbers() {
+    let (models, _) = models();
+    let limits = Limits { table_elements: 3, ..Limits::default() };
+    let error = node_type(&models, Module::default_engine(), limits, 1).err().map(|e| e.to_string());
+    let error = error.unwrap_or_default();
+    assert!(error.contains("table") && error.contains('3'), "{error}");
+}
+
+#[tokio::test]
+async fn one_that_is_stopped_finishes_first_and_takes_nothing_new() {
+    let (models, _) = models();
+    let isolate = one(&models, "default-engine", Limits::default()).await;
+    let mut events = isolate.generate(ask("hello", 200)).await.unwrap();
+    assert!(events.next().await.unwrap().is_ok());
+    isolate.stop();
+    assert_eq!(isolate.view().state, NodeState::Draining);
+    assert!(read(events).await.unwrap().0.ends_with("word200"));
+    eventually("it is stopped", async || isolate.view().state == NodeState::Stopped).await;
+    assert_eq!(reason(isolate.generate(ask("hello", 1)).await), "STOPPED");
+}
+
+#[tokio::test]
+async fn room_grows_and_places_are_used_again() {
+    let (models, _) = models();
+    let node_type = node_type(&models, Module::default_engine(), Limits::default(), 20).unwrap();
+    let first = node_type.spawn(20).await.unwrap().isolates;
+    let more = node_type.spawn(100).await.unwrap().isolates;
+    assert_eq!((first.len(), more.len()), (20, 100));
+    assert_eq!(first.iter().chain(&more).map(|i| i.view().id).collect::<std::collections::HashSet<_>>().len(), 120);
+    for isolate in &more {
+        isolate.stop();
+    }
+    drop(more);
+    assert_eq!(node_type.spawn(100).await.unwrap().isolates.len(), 100);
+    let error = node_type.spawn(1_000_000).await.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(error.contains("vm.max_map_count") && error.contains("1000000"), "{error}");
+}
