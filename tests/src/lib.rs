@@ -15,7 +15,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A host on a loaded machine gets this long to start.
-const STARTS_WITHIN: Duration = Duration::from_secs(120);
+const STARTS_WITHIN: Duration = Duration::from_mins(2);
+
+/// More than a host says at level `info`; beyond it the host would wait for the test to look.
+const LOG_LINES: usize = 4096;
 
 /// Loopback, free ports, logs that a program can read.
 const PRELUDE: &str = "
@@ -139,7 +142,7 @@ impl Drop for Host {
 
 /// Lines of a pipe, read on a thread of their own so that the pipe never fills. The thread ends with the pipe.
 fn lines(pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(LOG_LINES);
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
             if sender.send(line).is_err() {
@@ -157,7 +160,7 @@ pub fn llambo(words: &[&str]) -> Output {
 
 /// Looks every 10 ms until `is_so`. Fails the test after a minute.
 pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let looked = tokio::time::timeout(Duration::from_secs(60), async {
+    let looked = tokio::time::timeout(Duration::from_mins(1), async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -100,7 +100,7 @@ impl GgufHeader {
             let kind = source.u32(&name)?;
             let offset = source.u64(&name)?;
             let (block, bytes) = block_of(kind).ok_or_else(|| format!("tensor `{name}` is of the unknown type {kind}"))?;
-            if row % block != 0 {
+            if !row.is_multiple_of(block) {
                 return Err(format!("tensor `{name}` has rows of {row} elements, which blocks of {block} do not fill"));
             }
             if offset % alignment != 0 {
@@ -316,8 +316,8 @@ impl<R: Read> Source<'_, R> {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
             4..=6 => 4,
-            8 => 8, // at least: the length of each
-            10..=12 => 8,
+            // of texts at least: the length of each
+            8 | 10..=12 => 8,
             other => return Err(format!("metadata `{key}` is a list of the unknown type {other}")),
         };
         if n > MAX_ARRAY || n * size > self.len.saturating_sub(self.position) {

@@ -84,7 +84,7 @@ pub struct SamplingError {
 const MAX_STOPS: usize = 16;
 /// Bytes in one stop string: what is held back from the stream while it may still match.
 const MAX_STOP_BYTES: usize = 256;
-/// Entries of `logit_bias`; OpenAI's own limit.
+/// Entries of `logit_bias`; the limit that the wide-spread clients know.
 const MAX_LOGIT_BIAS: usize = 300;
 /// Bytes of a grammar or schema.
 const MAX_CONSTRAINT_BYTES: usize = 128 * 1024;

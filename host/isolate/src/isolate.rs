@@ -56,7 +56,7 @@ struct Occupied {
 
 /// The client's end of an answer.
 struct Events {
-    events: mpsc::Receiver<Event>,
+    pieces: mpsc::Receiver<Event>,
     task: AbortHandle,
     ended: bool,
 }
@@ -130,19 +130,19 @@ impl Node for Isolate {
         Box::pin(async move {
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
             let occupied = me.occupy().await?;
-            let (sender, events) = mpsc::channel(CHANNEL_PIECES);
+            let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
             let task = tokio::spawn(serve(occupied, request, sender)).abort_handle();
-            Ok(Box::pin(Events { events, task, ended: false }) as AnswerStream)
+            Ok(Box::pin(Events { pieces, task, ended: false }) as AnswerStream)
         })
     }
 
     fn stop(&self) {
         let mut slot = self.lock();
-        if slot.state != NodeState::Busy {
+        if slot.state == NodeState::Busy {
+            slot.state = NodeState::Draining;
+        } else {
             slot.state = NodeState::Stopped;
             slot.guest = None;
-        } else {
-            slot.state = NodeState::Draining;
         }
         slot.berth = None;
     }
@@ -208,7 +208,7 @@ impl Stream for Events {
         if self.ended {
             return Poll::Ready(None);
         }
-        let event = match self.events.poll_recv(cx) {
+        let event = match self.pieces.poll_recv(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(event)) => event,
             Poll::Ready(None) => Err(InferenceError::Backend("the isolate's task ended without a word".into())),

@@ -66,7 +66,7 @@ impl Default for Limits {
             cpu_time: Duration::from_secs(10),
             host_calls_per_second: 20_000,
             output_bytes: 8 << 20,
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -154,7 +154,13 @@ impl NodeType {
         let missing = count - u32::try_from(berths.len()).unwrap_or(count);
         if missing > 0 {
             let total: u32 = rooms.iter().map(|room| room.pool.capacity()).sum();
-            let pool = self.pools.pool(&self.limits, missing, total)?;
+            let free = count - missing;
+            let pool = self.pools.pool(&self.limits, missing, total).map_err(|error| match error {
+                SandboxError::Full { room, memory_mib, detail, .. } => {
+                    SandboxError::Full { wanted: count, room: room + free, memory_mib, detail }
+                }
+                error => error,
+            })?;
             let template = Arc::new(self.module.template(&pool.engine)?);
             let room = Room { pool, template };
             berths.extend((0..missing).filter_map(|_| room.berth()));

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn a_refusal_of_the_template_reaches_the_client() {
-        let template = ChatTemplate::new(Some("{{ raise_exception('roles must alternate') }}"), "".into(), "".into()).unwrap();
+        let template =
+            ChatTemplate::new(Some("{{ raise_exception('roles must alternate') }}"), String::new(), String::new()).unwrap();
         assert!(template.render(&[]).unwrap_err().contains("roles must alternate"));
     }
 

@@ -55,7 +55,7 @@ impl EngineSettings {
             n_threads: u32::try_from(n_threads).unwrap_or(1),
             n_gpu_layers: 0,
             kv_type: KvType::F16,
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) struct Candidate {
 impl Sampler {
     /// `seed` starts its random numbers; `prompt` is what penalties see of what came before.
     pub(crate) fn new(sampling: &Sampling, seed: u64, prompt: &[i32]) -> Self {
+        #[expect(clippy::float_cmp, reason = "exactly the values that change nothing")]
         let penalizes = sampling.repeat_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
         let mut sampler = Self {
             temperature: sampling.temperature,
@@ -189,6 +190,7 @@ fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "these values are copied or exact in binary")]
 mod tests {
     use proptest::prelude::*;
 

@@ -84,19 +84,16 @@ impl Stream for EventReader {
         if self.ended {
             return Poll::Ready(None);
         }
-        let item = match ready!(self.events.poll_recv(cx)) {
-            Some(event) => {
-                if self.shared.paused.swap(false, Ordering::SeqCst) {
-                    self.engine.wake();
-                }
-                self.ended = matches!(event, AnswerEvent::Finished(_));
-                Ok(event)
+        let item = if let Some(event) = ready!(self.events.poll_recv(cx)) {
+            if self.shared.paused.swap(false, Ordering::SeqCst) {
+                self.engine.wake();
             }
-            None => {
-                self.ended = true;
-                let verdict = self.shared.verdict.get().cloned();
-                Err(verdict.unwrap_or_else(|| InferenceError::Stopped(self.engine.name().to_string())))
-            }
+            self.ended = matches!(event, AnswerEvent::Finished(_));
+            Ok(event)
+        } else {
+            self.ended = true;
+            let verdict = self.shared.verdict.get().cloned();
+            Err(verdict.unwrap_or_else(|| InferenceError::Stopped(self.engine.name().to_string())))
         };
         Poll::Ready(Some(item))
     }

@@ -55,16 +55,12 @@ impl TextAssembler {
                 Err(error) => {
                     let valid = start + error.valid_up_to();
                     self.held.push_str(&String::from_utf8_lossy(&self.bytes[start..valid]));
-                    match error.error_len() {
-                        Some(n) => {
-                            self.held.push(char::REPLACEMENT_CHARACTER);
-                            start = valid + n;
-                        }
-                        None => {
-                            self.bytes.drain(..valid);
-                            return;
-                        }
-                    }
+                    let Some(n) = error.error_len() else {
+                        self.bytes.drain(..valid);
+                        return;
+                    };
+                    self.held.push(char::REPLACEMENT_CHARACTER);
+                    start = valid + n;
                 }
             }
         }

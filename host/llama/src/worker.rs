@@ -46,6 +46,7 @@ pub(crate) struct Worker {
     slots: Slots,
     waiting: VecDeque<Box<Sequence>>,
     /// Ended, but their readers have not taken everything yet. They hold no place in the cache.
+    #[expect(clippy::vec_box, reason = "sequences come in boxes and move between lists; their size should not move with them")]
     delivering: Vec<Box<Sequence>>,
     batch: Batch,
     outputs: Outputs,

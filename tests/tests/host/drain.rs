@@ -39,8 +39,8 @@ async fn what_runs_when_the_signal_comes_is_finished() {
         let (text, _) = read(answer).await.expect("an answer under way is finished");
         assert!(!text.is_empty());
     }
-    let (status, log) = tokio::task::spawn_blocking(|| host.wait()).await.unwrap();
-    assert_eq!(status.code(), Some(0), "{}", log.join("\n"));
+    let (status, said) = tokio::task::spawn_blocking(|| host.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", said.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,8 +106,8 @@ async fn options_reach_the_sampler_and_an_agent_calls_twice() {
 
     let agent = client.infer(Ask::text("A trait is").node_type("agent").max_tokens(16).seed(9)).await.unwrap();
     assert!(agent.node.starts_with("agent-"));
-    let (once, twice) = (one.usage.unwrap(), agent.usage.unwrap());
-    assert!(twice.input_tokens > 2 * once.input_tokens, "both calls are paid for: {twice:?}");
+    let (alone, twice) = (one.usage.unwrap(), agent.usage.unwrap());
+    assert!(twice.input_tokens > 2 * alone.input_tokens, "both calls are paid for: {twice:?}");
 
     let embeddings = client.embed("", vec!["the borrow checker".into(), "cargo".into()]).await.unwrap();
     assert_eq!(embeddings.embeddings.len(), 2);

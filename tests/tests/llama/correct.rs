@@ -1,12 +1,16 @@
 //! The text is the model's, whatever else is in the batch.
 
 use futures::future::join_all;
-use llambo_inference::{FinishReason, Message, Role};
+use llambo_inference::{FinishReason, LogitBias, Message, Role};
 use serde_json::Value;
 
 use super::*;
 
-/// What PyTorch computed from the same weights, in float32.
+/// How far rounding can move two logits against each other: sums of a few hundred products in 16-bit floats.
+const TIE: f32 = 0.05;
+const END_OF_TEXT: u32 = 0;
+
+/// What `PyTorch` computed from the same weights, in float32.
 fn reference() -> Value {
     serde_json::from_str(include_str!("../../../host/catalog/builtin/reference.json")).unwrap()
 }
@@ -51,6 +55,24 @@ async fn greedy_text_is_what_pytorch_computes_from_the_same_weights() {
     }
 }
 
+/// Whether two greedy texts of one prompt part at a tie: a bias of [`TIE`] towards the other token tips the choice.
+async fn parts_at_a_tie(engine: &LlamaEngine, entries: &[Vec<u8>], prompt: &str, alone: &str, together: &str) -> bool {
+    let (alone, together) = (alone.as_bytes(), together.as_bytes());
+    let at = alone.iter().zip(together).take_while(|(a, b)| a == b).count();
+    // every token that could have put the other text there; where the other one ended, that is the end of text
+    let reaches = |entry: &[u8]| {
+        (at.saturating_sub(entry.len())..=at)
+            .any(|start| start + entry.len() > at && together.get(start..).is_some_and(|rest| rest.starts_with(entry)))
+    };
+    let logit_bias = (0u32..)
+        .zip(entries)
+        .filter(|(token, entry)| if at == together.len() { *token == END_OF_TEXT } else { reaches(entry) })
+        .map(|(token, _)| LogitBias { token, bias: TIE })
+        .collect();
+    let biased = run(engine, prompt, Sampling { logit_bias, ..Sampling::greedy(24) }).await.0;
+    biased.as_bytes().get(..=at) == together.get(..=at)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_in_a_full_batch_gets_the_text_it_gets_alone() {
     let engine = engine_with(Builtin::DemoSmall, |s| s.n_sequences = 256);
@@ -60,8 +82,17 @@ async fn a_prompt_in_a_full_batch_gets_the_text_it_gets_alone() {
         alone.push(run(&engine, prompt, Sampling::greedy(24)).await.0);
     }
     let together = join_all(prompts.iter().map(|p| run(&engine, p, Sampling::greedy(24)))).await;
-    let different = alone.iter().zip(&together).filter(|(a, t)| **a != t.0).count();
-    assert_eq!(different, 0, "of 256 texts");
+    let entries: Vec<_> = vocabulary(Builtin::DemoSmall).iter().map(|entry| bytes_of(entry)).collect();
+    let mut n_ties = 0;
+    for ((prompt, alone), (together, _)) in prompts.iter().zip(&alone).zip(&together) {
+        if alone != together {
+            n_ties += 1;
+            let is_tie = parts_at_a_tie(&engine, &entries, prompt, alone, together).await;
+            assert!(is_tie, "{prompt:?}\n  alone    {alone:?}\n  together {together:?}");
+        }
+    }
+    println!("{n_ties} of 256 texts part at a tie");
+    assert!(n_ties <= 8, "{n_ties} of 256 texts part at a tie");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,19 +45,19 @@ impl Service {
 
         let (id, model) = (request.id.clone(), request.model.clone());
         let dispatcher = self.host.cluster.dispatcher();
-        let dispatched = async {
+        let first = async {
             tokio::select! {
                 answer = dispatcher.dispatch(request) => answer,
                 () = closed(self.closing.clone()) => Err(DispatchError::Draining),
             }
         };
-        let answer = within(deadline, dispatched).await?.map_err(|error| {
+        let answer = within(deadline, first).await?.map_err(|error| {
             tracing::debug!(request_id = %id, %model, %error, "not served");
             not_served(&error)
         })?;
-        let first = convert::started(&id, &answer.node, &model);
+        let started = convert::started(&id, &answer.node, &model);
         let closed = closed(self.closing.clone()).boxed();
-        Ok(Answering::new(id, first, answer, received, deadline, closed))
+        Ok(Answering::new(id, started, answer, received, deadline, closed))
     }
 
     fn engine(&self, model: Option<&ModelName>) -> Result<Arc<dyn InferenceEngine>, Status> {

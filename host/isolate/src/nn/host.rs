@@ -110,7 +110,7 @@ impl inference::HostGraphExecutionContext for GuestState {
                 None => return self.fail(NnError::invalid("there is no tensor `prompt`, and no generation goes on here")),
             },
             Ok(Some(input)) => {
-                self.give_up(context)?;
+                self.give_up(context);
                 let engine = match self.engine(model) {
                     Ok(engine) => engine,
                     Err(error) => return self.fail_inference(error),
@@ -149,7 +149,7 @@ impl inference::HostGraphExecutionContext for GuestState {
     }
 
     fn drop(&mut self, this: Resource<ExecutionContext>) -> Result<()> {
-        self.give_up(this.rep())?;
+        self.give_up(this.rep());
         self.take(this).map(drop)
     }
 }
@@ -196,13 +196,12 @@ impl GuestState {
     }
 
     /// Ends what runs in a context.
-    fn give_up(&mut self, context: u32) -> Result<()> {
+    fn give_up(&mut self, context: u32) {
         if let Some(call) = self.call.as_mut()
             && let Some(session) = call.sessions.remove(&context)
         {
             call.usage += session.usage_so_far();
         }
-        Ok(())
     }
 
     fn request(&self, engine: &dyn InferenceEngine, input: SessionInput) -> std::result::Result<GenerateRequest, InferenceError> {

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use super::{NnError, Options, Tensor};
 
+/// What one streaming `compute` returns at most, give or take a piece: a guest should not wait for a whole answer.
+const PIECE_BYTES: usize = 1024;
+
 /// What `compute` was given.
 pub(crate) struct SessionInput {
     pub(crate) prompt: Prompt,
@@ -118,6 +121,9 @@ impl Session {
         let mut output = Output::default();
         loop {
             let event = if self.stream && !output.text.is_empty() {
+                if output.text.len() >= PIECE_BYTES {
+                    return Ok(output);
+                }
                 let Some(event) = self.events.next().now_or_never() else { return Ok(output) };
                 event
             } else {

@@ -53,7 +53,7 @@ impl Batch {
         if !self.tokens.iter().all(|&t| context.model.has(t)) {
             return Err(LlamaError::BadBatch("a token is not in the vocabulary"));
         }
-        if !self.positions.iter().all(|&p| within(p, context.n_context)) {
+        if !self.positions.iter().all(|&p| within(p, context.n_positions)) {
             return Err(LlamaError::BadBatch("a position lies beyond the context"));
         }
         if !self.sequences.iter().all(|&s| within(s, context.n_sequences)) {

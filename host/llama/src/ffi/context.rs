@@ -12,12 +12,13 @@ use crate::error::LlamaError;
 
 /// Keys, values and compute buffers of up to `n_sequences` sequences.
 pub(crate) struct Context {
-    pub(super) context: NonNull<sys::llama_context>,
+    pub(super) raw: NonNull<sys::llama_context>,
     pub(super) memory: sys::llama_memory_t,
     pub(super) model: Arc<Model>,
     pub(super) n_batch: usize,
     pub(super) n_sequences: usize,
-    pub(super) n_context: usize,
+    /// Tokens for each sequence.
+    pub(super) n_positions: usize,
     pub(super) n_outputs: usize,
     pub(super) pooled: bool,
 }
@@ -61,18 +62,18 @@ impl Context {
                 p.embeddings = true;
                 p.pooling_type = sys::LLAMA_POOLING_TYPE_MEAN;
             }
-            sys::llama_init_from_model(model.model.as_ptr(), p)
+            sys::llama_init_from_model(model.raw.as_ptr(), p)
         };
         let context = NonNull::new(context).ok_or_else(fail)?;
         // SAFETY: the context was just made.
         let (memory, n_context) = unsafe { (sys::llama_get_memory(context.as_ptr()), sys::llama_n_ctx_seq(context.as_ptr())) };
         Ok(Self {
-            context,
+            raw: context,
             memory,
             model: Arc::clone(model),
             n_batch: params.n_batch as usize,
             n_sequences: params.n_sequences as usize,
-            n_context: n_context as usize,
+            n_positions: n_context as usize,
             n_outputs: 0,
             pooled: params.pooled,
         })
@@ -102,8 +103,8 @@ impl Context {
         };
         // SAFETY: every array has `n_tokens` entries, all ids were checked, and the arrays outlive the call.
         let code = unsafe {
-            let code = sys::llama_decode(self.context.as_ptr(), raw);
-            sys::llama_synchronize(self.context.as_ptr());
+            let code = sys::llama_decode(self.raw.as_ptr(), raw);
+            sys::llama_synchronize(self.raw.as_ptr());
             code
         };
         if code != 0 {
@@ -119,7 +120,7 @@ impl Context {
             return None;
         }
         // SAFETY: the place was in the last batch; llama.cpp answers with null where no output was asked for.
-        let row = unsafe { sys::llama_get_logits_ith(self.context.as_ptr(), i32::try_from(i).ok()?) };
+        let row = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), i32::try_from(i).ok()?) };
         let row = NonNull::new(row)?;
         // SAFETY: a row has `n_vocab` floats and is not touched again before the next decode, which needs `&mut self`.
         Some(unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), self.model.n_vocab) })
@@ -131,7 +132,7 @@ impl Context {
             return None;
         }
         // SAFETY: the sequence id is in range; null where it was not in the batch.
-        let row = unsafe { sys::llama_get_embeddings_seq(self.context.as_ptr(), i32::try_from(sequence).ok()?) };
+        let row = unsafe { sys::llama_get_embeddings_seq(self.raw.as_ptr(), i32::try_from(sequence).ok()?) };
         let row = NonNull::new(row)?;
         // SAFETY: a pooled embedding has `n_embd` floats, valid until the next decode, which needs `&mut self`.
         Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.model.n_embd()) })
@@ -151,6 +152,6 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: made once, freed once, before the model that it holds.
-        unsafe { sys::llama_free(self.context.as_ptr()) }
+        unsafe { sys::llama_free(self.raw.as_ptr()) }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::LlamaError;
 
 /// Loaded weights and vocabulary.
 pub(crate) struct Model {
-    pub(super) model: NonNull<sys::llama_model>,
+    pub(super) raw: NonNull<sys::llama_model>,
     pub(super) vocab: NonNull<sys::llama_vocab>,
     pub(super) n_vocab: usize,
 }
@@ -41,7 +41,7 @@ impl Model {
             (vocab, sys::llama_vocab_n_tokens(vocab))
         };
         let vocab = NonNull::new(vocab.cast_mut()).ok_or_else(|| fail("it has no vocabulary".into()))?;
-        Ok(Self { model, vocab, n_vocab: usize::try_from(n_vocab).unwrap_or(0) })
+        Ok(Self { raw: model, vocab, n_vocab: usize::try_from(n_vocab).unwrap_or(0) })
     }
 
     pub(super) fn vocab(&self) -> *const sys::llama_vocab {
@@ -53,29 +53,29 @@ impl Model {
     }
 
     pub(crate) fn n_embd(&self) -> usize {
-        // SAFETY: `self.model` is loaded.
-        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.model.as_ptr()) }).unwrap_or(0)
+        // SAFETY: it is loaded.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.raw.as_ptr()) }).unwrap_or(0)
     }
 
     pub(crate) fn n_context_trained(&self) -> u32 {
-        // SAFETY: `self.model` is loaded.
-        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.model.as_ptr()) }).unwrap_or(0)
+        // SAFETY: it is loaded.
+        u32::try_from(unsafe { sys::llama_model_n_ctx_train(self.raw.as_ptr()) }).unwrap_or(0)
     }
 
     pub(crate) fn n_params(&self) -> u64 {
-        // SAFETY: `self.model` is loaded.
-        unsafe { sys::llama_model_n_params(self.model.as_ptr()) }
+        // SAFETY: it is loaded.
+        unsafe { sys::llama_model_n_params(self.raw.as_ptr()) }
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
-        // SAFETY: `self.model` is loaded.
-        unsafe { sys::llama_model_size(self.model.as_ptr()) }
+        // SAFETY: it is loaded.
+        unsafe { sys::llama_model_size(self.raw.as_ptr()) }
     }
 
     /// Encoder-decoder and encoder-only models cannot be continued token by token here.
     pub(crate) fn is_decoder_only(&self) -> bool {
-        // SAFETY: `self.model` is loaded.
-        unsafe { sys::llama_model_has_decoder(self.model.as_ptr()) && !sys::llama_model_has_encoder(self.model.as_ptr()) }
+        // SAFETY: it is loaded.
+        unsafe { sys::llama_model_has_decoder(self.raw.as_ptr()) && !sys::llama_model_has_encoder(self.raw.as_ptr()) }
     }
 
     /// Whether `token` ends a text or a turn.
@@ -150,6 +150,6 @@ impl Model {
 impl Drop for Model {
     fn drop(&mut self) {
         // SAFETY: loaded once, freed once; contexts and grammars hold an `Arc` of it.
-        unsafe { sys::llama_model_free(self.model.as_ptr()) }
+        unsafe { sys::llama_model_free(self.raw.as_ptr()) }
     }
 }
