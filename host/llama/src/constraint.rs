@@ -12,6 +12,9 @@ use crate::{
     ffi::{Grammar, Model, Token},
 };
 
+/// White space between the parts of a JSON text. Bounded: small models like to stay in it, as long as they are let.
+const WHITESPACE: &str = r"[ \n]{1,12}";
+
 /// Compiles constraints for one model; the vocabulary's trie is built once.
 pub(crate) struct Constraints {
     model: Arc<Model>,
@@ -60,8 +63,12 @@ impl Constraints {
                 Ok(ActiveConstraint::Gbnf { grammar: Grammar::parse(&self.model, text)?, candidates: Vec::new() })
             }
             Constraint::JsonSchema(text) => {
-                let schema: serde_json::Value =
+                let mut schema: serde_json::Value =
                     serde_json::from_str(text).map_err(|e| LlamaError::Grammar(format!("the schema is not JSON: {e}")))?;
+                if let Some(object) = schema.as_object_mut() {
+                    // a schema that brings its own settings means them
+                    object.entry("x-guidance").or_insert_with(|| serde_json::json!({ "whitespace_pattern": WHITESPACE }));
+                }
                 let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
                 let parser = parser.map_err(|e| LlamaError::Grammar(format!("the JSON Schema: {e}")))?;
                 Ok(ActiveConstraint::Schema(Box::new(Matcher::new(Ok(parser)))))

@@ -109,11 +109,12 @@ async fn a_seed_gives_the_same_text_in_any_company() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_prompt_is_the_same_in_pieces_and_stops_at_the_context() {
     let engine = small();
+    let endless = || Sampling { ignore_eos: true, ..Sampling::greedy(10_000) };
     let prompt = "In Rust, ownership is a set of rules. ".repeat(40);
-    let (text, finished) = run(&engine, &prompt, Sampling::greedy(10_000)).await;
+    let (text, finished) = run(&engine, &prompt, endless()).await;
     assert_eq!(finished.reason, FinishReason::Length);
     assert_eq!(finished.usage.input_tokens + finished.usage.output_tokens, 512);
-    let two = join_all([run(&engine, &prompt, Sampling::greedy(10_000)), run(&engine, &prompt, Sampling::greedy(10_000))]).await;
+    let two = join_all([run(&engine, &prompt, endless()), run(&engine, &prompt, endless())]).await;
     assert!(two.iter().all(|t| t.0 == text));
 }
 
