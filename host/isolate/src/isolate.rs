@@ -17,7 +17,7 @@ use futures::Stream;
 use llambo_inference::{
     AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView,
 };
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     NodeType,
@@ -43,6 +43,8 @@ struct Slot {
     guest: Option<Box<Guest>>,
     /// `None` once it is stopped.
     berth: Option<Arc<Berth>>,
+    /// The task of an answer that was dropped: on its way out, and soon done.
+    leaving: Option<JoinHandle<()>>,
 }
 
 /// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
@@ -54,10 +56,17 @@ struct Occupied {
     left: bool,
 }
 
+/// What a request finds.
+enum Taken {
+    Occupied(Occupied),
+    Leaving(JoinHandle<()>),
+}
+
 /// The client's end of an answer.
 struct Events {
+    isolate: Arc<Isolate>,
     pieces: mpsc::Receiver<Event>,
-    task: AbortHandle,
+    task: Option<JoinHandle<()>>,
     ended: bool,
 }
 
@@ -66,7 +75,7 @@ struct Events {
 impl Isolate {
     pub(crate) fn new(id: NodeId, node_type: Arc<NodeType>, berth: Berth, guest: Guest) -> Arc<Self> {
         let memory_bytes = AtomicU64::new(guest.memory_bytes());
-        let slot = Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)) };
+        let slot = Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)), leaving: None };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
@@ -82,20 +91,15 @@ impl Isolate {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the guest, or a fresh one.
+    /// Takes the guest, or a fresh one. Waits for a task that is on its way out.
     async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
-        let mut occupied = {
-            let mut slot = self.lock();
-            match slot.state {
-                NodeState::Ready | NodeState::Failed => {}
-                NodeState::Busy => {
-                    return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
-                }
-                _ => return Err(InferenceError::Stopped(self.id.to_string())),
-            }
-            let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
-            slot.state = NodeState::Busy;
-            Occupied { isolate: Arc::clone(&self), guest: slot.guest.take(), berth, left: false }
+        let mut occupied = loop {
+            let leaving = match self.take_guest()? {
+                Taken::Occupied(occupied) => break occupied,
+                Taken::Leaving(task) => task,
+            };
+            // how it ended does not matter
+            let _ = leaving.await;
         };
         if occupied.guest.is_none() {
             match Guest::start(&self.node_type, &occupied.berth).await {
@@ -107,6 +111,22 @@ impl Isolate {
             }
         }
         Ok(occupied)
+    }
+
+    fn take_guest(self: &Arc<Self>) -> Result<Taken, InferenceError> {
+        let mut slot = self.lock();
+        let leaving = slot.leaving.take();
+        match (slot.state, leaving) {
+            (NodeState::Ready | NodeState::Failed, _) => {}
+            (NodeState::Busy, Some(task)) => return Ok(Taken::Leaving(task)),
+            (NodeState::Busy, None) => {
+                return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
+            }
+            _ => return Err(InferenceError::Stopped(self.id.to_string())),
+        }
+        let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
+        slot.state = NodeState::Busy;
+        Ok(Taken::Occupied(Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, left: false }))
     }
 }
 
@@ -129,10 +149,10 @@ impl Node for Isolate {
     fn generate(&self, request: GenerateRequest) -> GenerateFuture<'_> {
         Box::pin(async move {
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
-            let occupied = me.occupy().await?;
+            let occupied = Arc::clone(&me).occupy().await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let task = tokio::spawn(serve(occupied, request, sender)).abort_handle();
-            Ok(Box::pin(Events { pieces, task, ended: false }) as AnswerStream)
+            let task = Some(tokio::spawn(serve(occupied, request, sender)));
+            Ok(Box::pin(Events { isolate: me, pieces, task, ended: false }) as AnswerStream)
         })
     }
 
@@ -220,6 +240,12 @@ impl Stream for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = self.task.take()
+            && !task.is_finished()
+            && !self.ended
+        {
+            task.abort();
+            self.isolate.lock().leaving = Some(task);
+        }
     }
 }

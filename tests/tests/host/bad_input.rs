@@ -60,7 +60,7 @@ async fn a_request_beyond_the_size_limit_is_refused_and_the_connection_goes_on()
     let host = Host::start(SMALL);
     let client = host.client().await;
     let error = client.infer(Ask::text("a".repeat(17 << 20))).await.unwrap_err();
-    told(&error, Code::ResourceExhausted, error.reason(), "");
+    told(&error, Code::InvalidArgument, "INVALID_REQUEST", "network.max-request-size");
     is_well(&client).await;
     let deadline = Ask::text("A trait is").options(|o| o.ignore_eos = true).timeout(std::time::Duration::from_millis(30));
     let late = match client.generate(deadline).await {

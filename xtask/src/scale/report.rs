@@ -123,7 +123,11 @@ impl Report {
         match self.load.get("errors").and_then(Value::as_object) {
             None => "-".to_owned(),
             Some(kinds) if kinds.is_empty() => "none".to_owned(),
-            Some(kinds) => kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", "),
+            Some(kinds) => {
+                let mut kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+                kinds.sort();
+                kinds.join(", ")
+            }
         }
     }
 
