@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::arguments::{self, Failure, Flags, Rest};
 use crate::build::{self, Programs};
-use crate::host::{Host, Ports};
+use crate::host::{Host, Ports, Until};
 use crate::step::say;
 use crate::{environment, setup};
 
@@ -21,7 +21,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     setup::run()?;
     let programs = build::build(&[])?;
     let ports = Ports::default_or_free().map_err(|error| Failure::because("no free port on loopback", error))?;
-    let host = Host::start(&programs, &environment::root().join("cluster-config.yaml"), ports, "demo-host")?;
+    let host = Host::start(&programs, &environment::root().join("cluster-config.yaml"), ports, "demo-host", Until::Ready)?;
     // the host is stopped also when something could not be shown
     let shown = show(&host, isolates);
     if shown.is_ok() && parsed.has("--keep") {

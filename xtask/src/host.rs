@@ -55,6 +55,24 @@ fn listener(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
+/// What a host is waited for at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// It answers, whether or not it has isolates.
+    Alive,
+    /// An isolate can take a request.
+    Ready,
+}
+
+impl Until {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Alive => "/livez",
+            Self::Ready => "/readyz",
+        }
+    }
+}
+
 /// A running host. Dropping it kills it; [`Host::stop`] ends it well.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -65,11 +83,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts a host and waits until it takes requests. `name` becomes that of its log, `target/xtask/<name>.log`.
+    /// Starts a host and waits until it is so far. `name` becomes that of its log, `target/xtask/<name>.log`.
     ///
     /// # Errors
     /// When it cannot be started, ends, or is not ready in time; the end of its log is shown then.
-    pub(crate) fn start(programs: &Programs, config: &Path, ports: Ports, name: &str) -> Result<Self, Failure> {
+    pub(crate) fn start(programs: &Programs, config: &Path, ports: Ports, name: &str, until: Until) -> Result<Self, Failure> {
         let log = work_folder()?.join(format!("{name}.log"));
         let step = Step::begin(&format!("start a host with {} (log: {})", config.display(), log.display()));
         let output = File::create(&log).and_then(|file| Ok((file.try_clone()?, file)));
@@ -80,12 +98,12 @@ impl Host {
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let child = command.spawn().map_err(|error| Failure::because(format!("cannot start `{}`", line(&command)), error))?;
         let mut host = Self { child, llamboctl: programs.llamboctl.clone(), log, ports };
-        host.wait_until_ready()?;
+        host.wait_until_ready(until)?;
         step.done(&format!("gRPC 127.0.0.1:{}, HTTP 127.0.0.1:{}", ports.grpc, ports.http));
         Ok(host)
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), Failure> {
+    fn wait_until_ready(&mut self, until: Until) -> Result<(), Failure> {
         let began = Instant::now();
         while began.elapsed() < READY_WITHIN {
             match self.child.try_wait() {
@@ -93,7 +111,7 @@ impl Host {
                 Ok(None) => {}
                 Err(error) => return Err(self.failure(&format!("the host cannot be watched: {error}"))),
             }
-            if http_status(self.ports.http, "/readyz").is_ok_and(|status| status == 200) {
+            if http_status(self.ports.http, until.path()).is_ok_and(|status| status == 200) {
                 return Ok(());
             }
             pause();

@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::arguments::{self, Failure, Flags, Rest};
-use crate::host::{Host, Ports, work_folder};
+use crate::host::{Host, Ports, Until, work_folder};
 use crate::step::{Step, line, say};
 use crate::{build, setup};
 use report::Report;
@@ -98,7 +98,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let config = folder.join("scale-config.yaml");
     write_json(&config, &settings.config())?;
     let ports = Ports::free().map_err(|error| Failure::because("no free port on loopback", error))?;
-    let host = Host::start(&programs, &config, ports, "scale-host")?;
+    let host = Host::start(&programs, &config, ports, "scale-host", Until::Alive)?;
     let measured = measure(&host, &settings, &folder.join("scale-load.json"));
     let stopped = host.stop();
     let report = measured?;
