@@ -50,7 +50,7 @@ async fn an_answer_through_everything_is_the_engines_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_comes_in_pieces_from_start_to_end() {
     let host = Host::start(SMALL);
-    let ask = Ask::user("What is ownership?").max_tokens(24).seed(1).options(|o| o.ignore_eos = true);
+    let ask = Ask::user("What is ownership?").max_tokens(800).seed(1).options(|o| o.ignore_eos = true);
     let mut answer = host.client().await.generate(ask).await.unwrap();
     let Some(Ok(Event::Started(started))) = answer.next().await else { panic!("the first message tells who serves") };
     assert!(started.node.starts_with("tiny-") && started.model == "demo-small");
@@ -63,8 +63,9 @@ async fn a_stream_comes_in_pieces_from_start_to_end() {
         }
     };
     let usage = finished.usage.unwrap();
-    assert_eq!((usage.output_tokens, finished.finish_reason.as_str()), (24, "length"));
-    assert!(pieces > 3 && tokens <= 24, "{pieces} pieces of {tokens} tokens");
+    assert_eq!((usage.output_tokens, finished.finish_reason.as_str()), (800, "length"));
+    // a guest that had to wait gets up to 1 KiB at once
+    assert!(pieces > 1 && tokens <= 800, "{pieces} pieces of {tokens} tokens");
     assert!(finished.ttft_ms > 0.0 && finished.ttft_ms <= finished.total_ms);
     assert!(answer.next().await.is_none());
 }
