@@ -17,6 +17,7 @@ pub fn code_of(reason: &str) -> Option<Code> {
     Some(match reason {
         "INVALID_REQUEST" | "INVALID_OPTION" | "PROMPT_TOO_LONG" | "UNKNOWN_STRATEGY" => Code::InvalidArgument,
         "UNKNOWN_MODEL" | "UNKNOWN_TYPE" | "UNKNOWN_NODE" => Code::NotFound,
+        "DUPLICATE_NODE" => Code::AlreadyExists,
         "QUEUE_FULL" | "FULL" | "POOL_EXHAUSTED" | "CLIENT_STALLED" => Code::ResourceExhausted,
         "NO_NODE" | "STOPPED" | "DRAINING" => Code::Unavailable,
         "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
