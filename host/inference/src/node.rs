@@ -37,7 +37,7 @@ pub struct NodeView {
     pub weight: f64,
     /// Requests finished, well or badly.
     pub served: u64,
-    /// Times its guest was replaced after a trap or an exhausted budget.
+    /// Times its guest was replaced: after a trap, an exhausted budget or a deadline, or because its client went away.
     pub replaced: u64,
     /// Guest memory in bytes.
     pub memory_bytes: u64,

@@ -22,6 +22,11 @@ use crate::{
 /// A slice that a guest's first epoch may be cut short by is not counted.
 const FIRST_SLICES: u64 = 2;
 
+/// What a guest may hand over in one call, however much memory it may use: prompts are far below.
+const CALL_BYTES: usize = 64 << 20;
+/// What is told of a guest's own words about its failure: they travel in headers.
+const FAILURE_BYTES: usize = 1024;
+
 /// An instance and its store.
 pub(crate) struct Guest {
     store: Store<GuestState>,
@@ -44,6 +49,7 @@ impl Guest {
         let state = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), template.needs_wasi);
         let mut store = Store::new(&berth.engine, state);
         store.limiter(|state| &mut state.budget);
+        store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
         let meter = Arc::new(CpuMeter::default());
         slice(&mut store, Arc::clone(&meter), &node_type.limits);
         let _ticking = node_type.pools.ticker.running();
@@ -125,12 +131,20 @@ fn asked(request: &GenerateRequest) -> types::Request {
 /// What a guest's own account of its failure means. The cause that the host saw says more than the guest can.
 fn told(failure: Failure, cause: Option<InferenceError>) -> InferenceError {
     match (failure, cause) {
-        (Failure::InvalidRequest(what), _) => InferenceError::InvalidRequest(what),
+        (Failure::InvalidRequest(what), _) => InferenceError::InvalidRequest(shortened(what)),
         (Failure::Inference(_), Some(cause)) => cause,
         (Failure::Inference(detail) | Failure::Other(detail), _) => {
-            InferenceError::Guest { reason: "GUEST_ERROR", detail: format!("it gave up: {detail}") }
+            InferenceError::Guest { reason: "GUEST_ERROR", detail: format!("it gave up: {}", shortened(detail)) }
         }
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > FAILURE_BYTES {
+        text.truncate(text.floor_char_boundary(FAILURE_BYTES));
+        text.push_str("...");
+    }
+    text
 }
 
 /// What a trap means.

@@ -5,7 +5,7 @@
 //! request finds a fresh one.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +17,10 @@ use futures::Stream;
 use llambo_inference::{
     AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 use crate::{
     NodeType,
@@ -32,6 +35,8 @@ pub struct Isolate {
     id: NodeId,
     node_type: Arc<NodeType>,
     slot: Mutex<Slot>,
+    /// Told each time a request leaves.
+    left: Notify,
     served: AtomicU64,
     replaced: AtomicU64,
     memory_bytes: AtomicU64,
@@ -43,8 +48,8 @@ struct Slot {
     guest: Option<Box<Guest>>,
     /// `None` once it is stopped.
     berth: Option<Arc<Berth>>,
-    /// The task of an answer that was dropped: on its way out, and soon done.
-    leaving: Option<JoinHandle<()>>,
+    /// The running answer was dropped: its task is on its way out, and soon done.
+    is_leaving: bool,
 }
 
 /// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
@@ -54,12 +59,6 @@ struct Occupied {
     guest: Option<Box<Guest>>,
     berth: Arc<Berth>,
     left: bool,
-}
-
-/// What a request finds.
-enum Taken {
-    Occupied(Occupied),
-    Leaving(JoinHandle<()>),
 }
 
 /// The client's end of an answer.
@@ -75,12 +74,14 @@ struct Events {
 impl Isolate {
     pub(crate) fn new(id: NodeId, node_type: Arc<NodeType>, berth: Berth, guest: Guest) -> Arc<Self> {
         let memory_bytes = AtomicU64::new(guest.memory_bytes());
-        let slot = Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)), leaving: None };
+        let slot =
+            Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)), is_leaving: false };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
             node_type,
             slot: Mutex::new(slot),
+            left: Notify::new(),
             served: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             memory_bytes,
@@ -94,18 +95,20 @@ impl Isolate {
     /// Takes the guest, or a fresh one. Waits for a task that is on its way out.
     async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
         let mut occupied = loop {
-            let leaving = match self.take_guest()? {
-                Taken::Occupied(occupied) => break occupied,
-                Taken::Leaving(task) => task,
-            };
-            // how it ended does not matter
-            let _ = leaving.await;
+            let mut left = pin!(self.left.notified());
+            // from here on a leave is not missed
+            left.as_mut().enable();
+            match self.take_guest()? {
+                Some(occupied) => break occupied,
+                None => left.await,
+            }
         };
         if occupied.guest.is_none() {
             match Guest::start(&self.node_type, &occupied.berth).await {
                 Ok(guest) => occupied.guest = Some(Box::new(guest)),
                 Err(error) => {
-                    occupied.leave(NodeState::Failed);
+                    // the next request tries again: what stopped this one may have passed
+                    occupied.leave(NodeState::Ready);
                     return Err(error);
                 }
             }
@@ -113,20 +116,20 @@ impl Isolate {
         Ok(occupied)
     }
 
-    fn take_guest(self: &Arc<Self>) -> Result<Taken, InferenceError> {
+    /// `None` while the one before is on its way out.
+    fn take_guest(self: &Arc<Self>) -> Result<Option<Occupied>, InferenceError> {
         let mut slot = self.lock();
-        let leaving = slot.leaving.take();
-        match (slot.state, leaving) {
+        match (slot.state, slot.is_leaving) {
             (NodeState::Ready | NodeState::Failed, _) => {}
-            (NodeState::Busy, Some(task)) => return Ok(Taken::Leaving(task)),
-            (NodeState::Busy, None) => {
+            (NodeState::Busy, true) => return Ok(None),
+            (NodeState::Busy, false) => {
                 return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
             }
             _ => return Err(InferenceError::Stopped(self.id.to_string())),
         }
         let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
         slot.state = NodeState::Busy;
-        Ok(Taken::Occupied(Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, left: false }))
+        Ok(Some(Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, left: false }))
     }
 }
 
@@ -179,10 +182,11 @@ async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::S
     } else {
         if let Err(error) = &ended.result {
             metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
-            tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), detail = %error, "guest ended");
+            tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), "guest ended");
         }
-        drop(occupied);
     }
+    // its place too, however long the client takes to be told
+    drop(occupied);
     // nobody may be there to be told
     let _ = events.send(ended.result.map(AnswerEvent::Finished)).await;
 }
@@ -199,6 +203,7 @@ impl Occupied {
         let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
         self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         let mut slot = self.isolate.lock();
+        slot.is_leaving = false;
         match slot.state {
             NodeState::Busy => {
                 slot.state = next;
@@ -207,6 +212,8 @@ impl Occupied {
             NodeState::Draining => slot.state = NodeState::Stopped,
             _ => {}
         }
+        drop(slot);
+        self.isolate.left.notify_waiters();
     }
 }
 
@@ -244,8 +251,10 @@ impl Drop for Events {
             && !task.is_finished()
             && !self.ended
         {
+            let mut slot = self.isolate.lock();
+            slot.is_leaving = slot.state == NodeState::Busy;
+            drop(slot);
             task.abort();
-            self.isolate.lock().leaving = Some(task);
         }
     }
 }

@@ -45,7 +45,10 @@ impl Module {
     /// A component in a file. Blocks while it is read.
     pub fn open(path: &Path) -> Result<Self, SandboxError> {
         match std::fs::read(path) {
-            Ok(bytes) => Ok(Self::from_bytes(&path.display().to_string(), &bytes)),
+            Ok(bytes) => {
+                let module = Self::from_bytes(&path.display().to_string(), &bytes);
+                module.check_kind().map(|()| module)
+            }
             Err(source) => Err(SandboxError::Unreadable { path: path.to_owned(), source }),
         }
     }
@@ -54,16 +57,26 @@ impl Module {
         &self.name
     }
 
-    /// Compiles it, or takes it compiled from the cache. Blocks.
-    pub(crate) fn template(&self, engine: &Engine) -> Result<Template, SandboxError> {
-        let unfit = |detail: String| SandboxError::Module { name: self.name.to_string(), detail };
+    fn unfit(&self, detail: String) -> SandboxError {
+        SandboxError::Module { name: self.name.to_string(), detail }
+    }
+
+    /// Whether it is a component at all, by its first bytes.
+    fn check_kind(&self) -> Result<(), SandboxError> {
         if !self.bytes.starts_with(b"\0asm") {
-            return Err(unfit("it is not WebAssembly".into()));
+            return Err(self.unfit("it is not WebAssembly".into()));
         }
         // byte 6 tells a component from a core module
         if self.bytes.get(6) != Some(&1) {
-            return Err(unfit("it is a core module; a guest is a component of the world `llambo:guest/engine`".into()));
+            return Err(self.unfit("it is a core module; a guest is a component of the world `llambo:guest/engine`".into()));
         }
+        Ok(())
+    }
+
+    /// Compiles it, or takes it compiled from the cache. Blocks.
+    pub(crate) fn template(&self, engine: &Engine) -> Result<Template, SandboxError> {
+        let unfit = |detail| self.unfit(detail);
+        self.check_kind()?;
         let component = Component::from_binary(engine, &self.bytes).map_err(|e| unfit(format!("{e:#}")))?;
         let imports = component.component_type();
         let needs_wasi = imports.imports(engine).any(|(name, _)| name.starts_with("wasi:") && !name.starts_with("wasi:nn/"));

@@ -86,7 +86,7 @@ impl Sandbox {
 
     /// Makes room for a type and compiles its module. Blocks.
     pub fn node_type(&self, settings: TypeSettings, module: Module) -> Result<Arc<NodeType>, SandboxError> {
-        let pool = self.pools.pool(&settings.limits, settings.expected, settings.expected / 4)?;
+        let pool = self.pools.pool(&settings.limits, settings.expected, 0)?;
         let template = Arc::new(module.template(&pool.engine)?);
         Ok(Arc::new(NodeType {
             limits: Arc::new(settings.limits.clone()),

@@ -10,6 +10,9 @@ use crate::limits::Exhausted;
 /// Pieces between a guest and its client: enough that neither waits for the other's every step.
 pub(crate) const CHANNEL_PIECES: usize = 16;
 
+/// One piece at most: well below the 4 MiB that clients take in one message.
+const PIECE_BYTES: usize = 64 << 10;
+
 pub(crate) type Event = Result<AnswerEvent, InferenceError>;
 
 /// The guest's end of an answer.
@@ -40,7 +43,15 @@ impl Sender {
         self.held.extend_from_slice(piece);
         self.held_tokens = self.held_tokens.saturating_add(n_tokens);
         let text = take_whole(&mut self.held);
-        Ok(self.forward(text, patience).await?)
+        let mut rest = text.as_str();
+        loop {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
+            let is_read = self.forward(piece.to_owned(), patience).await?;
+            if after.is_empty() || !is_read {
+                return Ok(is_read);
+            }
+            rest = after;
+        }
     }
 
     /// Sends what is left: a character that never became whole, and tokens without text.

@@ -24,9 +24,10 @@ pub(crate) const MAPS_RESERVED: u64 = 4096;
 /// Addresses pools may reserve together: half of what a 64-bit process has.
 pub(crate) const ADDRESS_BYTES: u64 = 64 << 40;
 /// Isolates in the first pool of a type that starts with none.
-const SMALLEST_POOL: u32 = 16;
-/// Stack of the host's own functions, below the guest's.
-const HOST_STACK_BYTES: u64 = 128 << 10;
+pub(crate) const SMALLEST_POOL: u32 = 16;
+/// Stack of the host's own functions, below the guest's: options are JSON of up to 128 levels, at about 1 KiB each, and only
+/// what is touched takes memory.
+const HOST_STACK_BYTES: u64 = 1 << 20;
 /// A freed memory keeps this much in place for the next guest.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
 const PAGE_BYTES: u64 = 64 << 10;
@@ -102,7 +103,7 @@ impl Pools {
         Ok(Self { ticker, cache, left: Mutex::new(left) })
     }
 
-    /// A pool with room for `wanted` isolates, and for up to `spare` more where that is to be had.
+    /// A pool with room for `wanted` isolates, and for up to `spare` more out of a quarter of what is left after them.
     pub(crate) fn pool(&self, limits: &Limits, wanted: u32, spare: u32) -> Result<Arc<Pool>, SandboxError> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let by_maps = left.maps / MAPS_PER_ISOLATE;
@@ -121,7 +122,7 @@ impl Pools {
             };
             return Err(SandboxError::Full { wanted, room, memory_mib: limits.memory_bytes >> 20, detail });
         }
-        let capacity = wanted.saturating_add(spare).max(SMALLEST_POOL).min(room);
+        let capacity = wanted.saturating_add(spare.min((room - wanted) / 4)).max(SMALLEST_POOL).min(room);
         let engine = engine(limits, capacity, self.cache.clone()).map_err(|e| SandboxError::System {
             what: "the addresses for isolates cannot be reserved (look at `ulimit -v` and vm.overcommit_memory)",
             detail: format!("{e:#}"),

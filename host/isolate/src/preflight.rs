@@ -2,7 +2,7 @@
 
 use crate::{
     Limits,
-    pool::{ADDRESS_BYTES, MAPS_PER_ISOLATE, MAPS_RESERVED, address_bytes, max_map_count},
+    pool::{ADDRESS_BYTES, MAPS_PER_ISOLATE, MAPS_RESERVED, SMALLEST_POOL, address_bytes, max_map_count},
 };
 
 /// What an idle isolate takes beyond the memory its guest touched: store, handles and parked stack.
@@ -39,10 +39,12 @@ pub fn preflight(types: &[(u32, Limits)]) -> (Need, Vec<Shortage>) {
 
 fn check(types: &[(u32, Limits)], max_maps: u64) -> (Need, Vec<Shortage>) {
     let n_isolates = types.iter().map(|(count, _)| u64::from(*count)).sum();
+    // a type that begins with none has a small pool all the same
+    let places = |count: u32| u64::from(count.max(SMALLEST_POOL));
     let need = Need {
         n_isolates,
-        address_bytes: types.iter().map(|(count, limits)| u64::from(*count).saturating_mul(address_bytes(limits))).sum(),
-        n_maps: n_isolates * MAPS_PER_ISOLATE,
+        address_bytes: types.iter().map(|(count, limits)| places(*count).saturating_mul(address_bytes(limits))).sum(),
+        n_maps: types.iter().map(|(count, _)| places(*count) * MAPS_PER_ISOLATE).sum(),
         idle_bytes: n_isolates * (HOST_BYTES_PER_ISOLATE + TOUCHED_BYTES_PER_ISOLATE),
     };
     let mut shortages = Vec::new();

@@ -19,6 +19,9 @@ use crate::{
 /// Handles a guest may hold at once, of all kinds.
 const MAX_HANDLES: usize = 4096;
 
+/// Random bytes in one call of WASI's: made one by one, while the thread is held.
+const MAX_RANDOM_BYTES: u64 = 64 << 10;
+
 /// The data of a guest's store.
 pub(crate) struct GuestState {
     pub(crate) budget: Budget,
@@ -90,7 +93,7 @@ impl GuestState {
     pub(crate) fn new(limits: Arc<Limits>, models: Models, needs_wasi: bool) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        let wasi = needs_wasi.then(|| Box::new(WasiCtx::builder().build()));
+        let wasi = needs_wasi.then(|| Box::new(wasi()));
         Self { budget: Budget::new(limits), table, models, call: None, wasi }
     }
 
@@ -122,9 +125,13 @@ impl GuestState {
     }
 }
 
+fn wasi() -> WasiCtx {
+    WasiCtx::builder().max_random_size(MAX_RANDOM_BYTES).build()
+}
+
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let ctx = self.wasi.get_or_insert_with(|| Box::new(WasiCtx::builder().build()));
+        let ctx = self.wasi.get_or_insert_with(|| Box::new(wasi()));
         WasiCtxView { ctx, table: &mut self.table }
     }
 }

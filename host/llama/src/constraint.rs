@@ -10,10 +10,17 @@ use toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
 use crate::{
     error::LlamaError,
     ffi::{Grammar, Model, Token},
+    gbnf,
 };
 
 /// White space between the parts of a JSON text. Bounded: small models like to stay in it, as long as they are let.
 const WHITESPACE: &str = r"[ \n]{1,12}";
+
+/// Addresses for the stack of a compiler; only what it touches takes memory. 200 `$ref`s in a row take about 700 KiB.
+const COMPILER_STACK_BYTES: usize = 32 << 20;
+/// Levels of a schema's JSON. An object in an object takes two.
+const MAX_SCHEMA_DEPTH: usize = 64;
+const MAX_REFERENCES: usize = 200;
 
 /// Compiles constraints for one model; the vocabulary's trie is built once.
 pub(crate) struct Constraints {
@@ -58,13 +65,26 @@ impl Constraints {
     /// # Errors
     /// The schema or grammar cannot be understood.
     pub(crate) fn compile(&self, constraint: &Constraint) -> Result<ActiveConstraint, LlamaError> {
+        // compilers of grammars and schemas call themselves; how deep a client can make them go should not depend on whose
+        // stack this runs on
+        let compiled = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("llambo-compile".into()).stack_size(COMPILER_STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, || self.compile_here(constraint)).map_err(LlamaError::Thread)?;
+            thread.join().map_err(|_| LlamaError::Grammar("its compiler gave up".into()))
+        });
+        compiled?
+    }
+
+    fn compile_here(&self, constraint: &Constraint) -> Result<ActiveConstraint, LlamaError> {
         match constraint {
             Constraint::Gbnf(text) => {
+                gbnf::check(text).map_err(LlamaError::Grammar)?;
                 Ok(ActiveConstraint::Gbnf { grammar: Grammar::parse(&self.model, text)?, candidates: Vec::new() })
             }
             Constraint::JsonSchema(text) => {
                 let mut schema: serde_json::Value =
                     serde_json::from_str(text).map_err(|e| LlamaError::Grammar(format!("the schema is not JSON: {e}")))?;
+                check_schema(&schema)?;
                 if let Some(object) = schema.as_object_mut() {
                     // a schema that brings its own settings means them
                     object.entry("x-guidance").or_insert_with(|| serde_json::json!({ "whitespace_pattern": WHITESPACE }));
@@ -75,6 +95,30 @@ impl Constraints {
             }
         }
     }
+}
+
+/// Refuses what would make automata too deep for the thread that decodes.
+fn check_schema(schema: &serde_json::Value) -> Result<(), LlamaError> {
+    let (mut open, mut n_references) = (vec![(schema, 0)], 0);
+    while let Some((value, depth)) = open.pop() {
+        if depth > MAX_SCHEMA_DEPTH {
+            let what = format!("the JSON Schema is nested more than {MAX_SCHEMA_DEPTH} deep");
+            return Err(LlamaError::Grammar(what));
+        }
+        match value {
+            serde_json::Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            serde_json::Value::Object(members) => {
+                n_references += usize::from(members.contains_key("$ref"));
+                open.extend(members.values().map(|member| (member, depth + 1)));
+            }
+            _ => {}
+        }
+    }
+    if n_references > MAX_REFERENCES {
+        let what = format!("the JSON Schema has {n_references} `$ref`s, and may have {MAX_REFERENCES}");
+        return Err(LlamaError::Grammar(what));
+    }
+    Ok(())
 }
 
 impl ActiveConstraint {

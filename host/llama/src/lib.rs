@@ -10,6 +10,7 @@ mod embed;
 mod engine;
 mod error;
 mod ffi;
+mod gbnf;
 mod load;
 mod sampler;
 mod sequence;

@@ -123,7 +123,7 @@ impl Failure {
         let (message, code) = match self {
             Self::Config(message) => (message, 78),
             Self::Machine(message) => (message, 69),
-            Self::Interrupted => ("interrupted before running requests were done".into(), 130),
+            Self::Interrupted => ("interrupted before its work was done".into(), 130),
         };
         // nothing is left to do when standard error is gone
         let _ = writeln!(io::stderr(), "llambo: {message}");

@@ -40,7 +40,19 @@ impl Plan {
         let mut models = Vec::new();
         for (i, model) in config.models.iter().enumerate() {
             match PlannedModel::of(model) {
-                Ok(planned) => models.push(planned),
+                Ok(planned) => {
+                    let trained = planned.file.as_ref().map_or(u32::MAX, |file| file.header().context_length());
+                    if planned.n_context > trained {
+                        problems.push(Problem {
+                            what: format!(
+                                "models[{i}].context is {}, but `{}` was trained for {trained}",
+                                planned.n_context, model.name
+                            ),
+                            remedy: "lower it, or leave it out".into(),
+                        });
+                    }
+                    models.push(planned);
+                }
                 Err(error) => problems.push(Problem {
                     what: format!("models[{i}] `{}`: {error}", model.name),
                     remedy: "give the path of a whole GGUF file, or builtin:demo".into(),

@@ -63,12 +63,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
     .map_err(Failure::machine)?;
 
     let config = Arc::new(config);
-    let (models, factory) = task::spawn_blocking({
+    let preparing = task::spawn_blocking({
         let config = Arc::clone(&config);
         move || prepare(&config)
-    })
-    .await
-    .map_err(Failure::machine)??;
+    });
+    let (models, factory) = tokio::select! {
+        prepared = preparing => prepared.map_err(Failure::machine)??,
+        // a model that is being loaded cannot be called off; the end of the process ends it
+        _ = ending.asked() => return Err(Failure::Interrupted),
+    };
     let cluster = Cluster::new(Arc::new(factory), cluster_settings(&config)).map_err(Failure::machine)?;
     spawn(&config, &cluster).await?;
 

@@ -15,6 +15,12 @@ const DEFAULT: &str = "default";
 
 type Named = (String, Resource<Tensor>);
 
+/// Generations that one request may have under way: an agent compares a few, and one that could take every sequence of a
+/// model would take it from all others.
+const MAX_SESSIONS: usize = 4;
+/// Bytes of host memory that reading one byte of `messages` can take: many small ones are the worst there is.
+const READ_FACTOR: usize = 16;
+
 impl tensor::Host for GuestState {}
 
 impl tensor::HostTensor for GuestState {
@@ -100,15 +106,18 @@ impl inference::HostGraphExecutionContext for GuestState {
         }
         let context = this.rep();
         let model = self.table.get(&this)?.model.clone();
-        let (mut session, numbered) = match SessionInput::read(tensors) {
+        self.call()?.last_error = None;
+        let of_messages = tensors.iter().filter(|(name, _)| name == "messages").map(|(_, tensor)| tensor.data.len());
+        let read_bytes = of_messages.sum::<usize>().saturating_mul(READ_FACTOR);
+        self.budget.hold(read_bytes)?;
+        let read = SessionInput::read(tensors);
+        self.budget.release(read_bytes);
+        match read {
             Err(error) => return self.fail(error),
-            Ok(None) => match self.call()?.sessions.remove(&context) {
-                Some(session) => {
-                    let numbered = session.numbered();
-                    (session, numbered)
-                }
-                None => return self.fail(NnError::invalid("there is no tensor `prompt`, and no generation goes on here")),
-            },
+            Ok(None) if !self.call()?.sessions.contains_key(&context) => {
+                return self.fail(NnError::invalid("there is no tensor `prompt`, and no generation goes on here"));
+            }
+            Ok(None) => {}
             Ok(Some(input)) => {
                 self.give_up(context);
                 let engine = match self.engine(model) {
@@ -116,33 +125,33 @@ impl inference::HostGraphExecutionContext for GuestState {
                     Err(error) => return self.fail_inference(error),
                 };
                 if input.options.embedding {
-                    return self.embed(engine.as_ref(), input.prompt).await;
+                    return self.embed(engine, input.prompt).await;
                 }
-                let (stream, numbered) = (input.options.stream, input.numbered);
-                let started = self
-                    .request(engine.as_ref(), input)
-                    .and_then(|request| Session::start(engine.as_ref(), request, stream, numbered));
-                match started {
-                    Ok(session) => (session, numbered),
+                match self.start(engine, input).await? {
+                    Ok(session) => drop(self.call()?.sessions.insert(context, session)),
                     Err(error) => return self.fail_inference(error),
                 }
             }
-        };
+        }
         let began = Instant::now();
+        let Some(session) = self.call()?.sessions.get_mut(&context) else {
+            return self.fail(NnError::invalid("no generation goes on here"));
+        };
         let next = session.next().await;
+        let numbered = session.numbered();
         metrics::histogram!("llambo_isolate_nn_compute_seconds").record(began.elapsed().as_secs_f64());
         match next {
             Ok(output) => {
                 let call = self.call()?;
                 call.unsent_tokens = call.unsent_tokens.saturating_add(output.n_tokens);
-                match output.finished {
-                    Some(finished) => call.usage += finished.usage,
-                    None => drop(call.sessions.insert(context, session)),
+                if let Some(finished) = output.finished {
+                    call.usage += finished.usage;
+                    call.sessions.remove(&context);
                 }
                 self.tensors(output, numbered).map(Ok)
             }
             Err(error) => {
-                self.call()?.usage += session.usage_so_far();
+                self.give_up(context);
                 self.fail_inference(error)
             }
         }
@@ -204,27 +213,45 @@ impl GuestState {
         }
     }
 
-    fn request(&self, engine: &dyn InferenceEngine, input: SessionInput) -> std::result::Result<GenerateRequest, InferenceError> {
-        let Some(call) = &self.call else { return Err(InferenceError::Cancelled) };
-        Ok(GenerateRequest {
-            id: call.id.clone(),
-            model: engine.info().name.clone(),
-            node_type: None,
-            prompt: input.prompt,
-            sampling: input.options.sampling.resolve(&engine.info().sampling)?,
-            deadline: call.deadline,
-        })
+    /// Hands a generation to its engine. Templates, tokenizers and grammars need more stack than a guest has, and their time:
+    /// they run on a thread that is made for it.
+    async fn start(
+        &mut self,
+        engine: Arc<dyn InferenceEngine>,
+        input: SessionInput,
+    ) -> Result<std::result::Result<Session, InferenceError>> {
+        let call = self.call()?;
+        if call.sessions.len() >= MAX_SESSIONS {
+            let what = format!("{MAX_SESSIONS} generations are under way for this request, the most there may be");
+            return Ok(Err(InferenceError::InvalidRequest(what)));
+        }
+        let (id, deadline) = (call.id.clone(), call.deadline);
+        let (stream, numbered) = (input.options.stream, input.numbered);
+        let started = tokio::task::spawn_blocking(move || {
+            let request = GenerateRequest {
+                id,
+                model: engine.info().name.clone(),
+                node_type: None,
+                prompt: input.prompt,
+                sampling: input.options.sampling.resolve(&engine.info().sampling)?,
+                deadline,
+            };
+            Session::start(engine.as_ref(), request, stream, numbered)
+        });
+        Ok(started.await.unwrap_or_else(|e| Err(InferenceError::Backend(e.to_string()))))
     }
 
     async fn embed(
         &mut self,
-        engine: &dyn InferenceEngine,
+        engine: Arc<dyn InferenceEngine>,
         prompt: Prompt,
     ) -> Result<std::result::Result<Vec<Named>, Resource<NnError>>> {
         let Prompt::Text(text) = prompt else {
             return self.fail(NnError::invalid("an embedding is of a `prompt`, not of `messages`"));
         };
-        match engine.embed(text).await {
+        let asked = tokio::task::spawn_blocking(move || engine.embed(text)).await;
+        let asked = asked.map_err(|e| wasmtime::format_err!("{e}"))?;
+        match asked.await {
             Ok(embedding) => {
                 self.call()?.usage.input_tokens += embedding.input_tokens;
                 let tensor = self.hold(Tensor::floats(&embedding.values))?;
@@ -237,7 +264,7 @@ impl GuestState {
     fn tensors(&mut self, output: Output, numbered: bool) -> Result<Vec<Named>> {
         let (text, finish) = if numbered { ("0", "1") } else { ("text", "finish") };
         let mut named = Vec::with_capacity(2);
-        if !output.text.is_empty() || numbered {
+        if !output.text.is_empty() || output.finished.is_some() {
             named.push((text.to_owned(), self.hold(Tensor::text(output.text))?));
         }
         if let Some(finished) = output.finished {

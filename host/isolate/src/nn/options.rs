@@ -6,6 +6,9 @@ use llambo_inference::{Constraint, LogitBias, Sampling, SamplingOptions};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// The largest of all options, a schema, may have 128 KiB, and a little more with its quotes escaped.
+const MAX_BYTES: usize = 256 << 10;
+
 /// What the object said.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
@@ -25,6 +28,9 @@ impl Options {
     /// # Errors
     /// A sentence that names the option.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, String> {
+        if json.len() > MAX_BYTES {
+            return Err(format!("the options have {} bytes, and may have {MAX_BYTES}", json.len()));
+        }
         let value: Value = serde_json::from_slice(json).map_err(|e| format!("the options are not JSON: {e}"))?;
         let Value::Object(object) = value else { return Err("the options are not a JSON object".into()) };
         let members = Members(object.into_iter().map(|(key, value)| (key.replace('-', "_"), value)).collect());

@@ -25,6 +25,8 @@ pub(crate) struct Session {
     numbered: bool,
     stream: bool,
     n_generated: u32,
+    /// Came right behind text that is told first.
+    failed: Option<InferenceError>,
 }
 
 /// What one `compute` came to.
@@ -108,7 +110,7 @@ impl Session {
         stream: bool,
         numbered: bool,
     ) -> Result<Self, InferenceError> {
-        Ok(Self { events: engine.submit(request)?, numbered, stream, n_generated: 0 })
+        Ok(Self { events: engine.submit(request)?, numbered, stream, n_generated: 0, failed: None })
     }
 
     pub(crate) fn numbered(&self) -> bool {
@@ -118,6 +120,9 @@ impl Session {
     /// The next piece when streaming, everything otherwise. What is ready at once comes along, so that a guest that
     /// falls behind catches up in one call.
     pub(crate) async fn next(&mut self) -> Result<Output, InferenceError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut output = Output::default();
         loop {
             let event = if self.stream && !output.text.is_empty() {
@@ -137,6 +142,10 @@ impl Session {
                 }
                 Some(Ok(AnswerEvent::Finished(finished))) => {
                     output.finished = Some(finished);
+                    return Ok(output);
+                }
+                Some(Err(error)) if self.stream && !output.text.is_empty() => {
+                    self.failed = Some(error);
                     return Ok(output);
                 }
                 Some(Err(error)) => return Err(error),
