@@ -102,6 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_of_each_is_the_one_its_training_wrote_down() {
+        let figures = include_str!("../builtin/figures.json");
+        let folder = tempfile::tempdir().unwrap();
+        for builtin in BUILTINS {
+            let unpacked = builtin.unpack_into(folder.path()).unwrap();
+            let opened = ModelFile::open(unpacked.path()).unwrap();
+            assert!(figures.contains(&format!("\"sha256\": \"{}\"", opened.digest())), "{}", builtin.name());
+            assert_eq!(opened.digest(), unpacked.digest());
+        }
+    }
+
+    #[test]
     fn both_share_one_tokenizer_and_fit_in_ten_megabytes() {
         let folder = tempfile::tempdir().unwrap();
         let vocabularies = BUILTINS.map(|b| {

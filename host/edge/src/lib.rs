@@ -14,7 +14,7 @@ mod memory;
 mod meter;
 mod serve;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use llambo_inference::{ModelName, Models};
 use llambo_orchestrator::Cluster;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub max_request_bytes: usize,
     /// Calls that one connection may have open at a time; a client's further calls wait on its side.
     pub max_streams_per_connection: u32,
+    /// How long a client may take nothing of its answer before its node is given to others.
+    pub client_stall_timeout: Duration,
 }
 
 /// What runs when something outside happens. Called from the edge's own tasks: must not block.

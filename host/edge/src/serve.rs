@@ -93,7 +93,7 @@ impl Bound {
         let (close, closing) = watch::channel(false);
         let (serving, is_serving) = watch::channel(!host.cluster.is_draining());
 
-        let routes = grpc::routes(&host, &closing, is_serving, self.settings.max_request_bytes);
+        let routes = grpc::routes(&host, &closing, is_serving, &self.settings);
         let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
         let grpc = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))

@@ -143,7 +143,8 @@ impl NodeType {
     /// Places for `count` isolates, in new pools where the old ones are full. All of them or none.
     fn berths(&self, count: u32) -> Result<Vec<Berth>, SandboxError> {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut berths = Vec::with_capacity(count as usize);
+        // not as long as `count` says: whether there is room is seen below
+        let mut berths = Vec::new();
         for room in rooms.iter() {
             while berths.len() < count as usize
                 && let Some(berth) = room.berth()

@@ -90,11 +90,17 @@ impl Constraints {
                     object.entry("x-guidance").or_insert_with(|| serde_json::json!({ "whitespace_pattern": WHITESPACE }));
                 }
                 let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
-                let parser = parser.map_err(|e| LlamaError::Grammar(format!("the JSON Schema: {e}")))?;
+                let parser =
+                    parser.map_err(|e| LlamaError::Grammar(format!("the JSON Schema: {}", first_line(&e.to_string()))))?;
                 Ok(ActiveConstraint::Schema(Box::new(Matcher::new(Ok(parser)))))
             }
         }
     }
+}
+
+/// The cause, without the state of the library behind it.
+fn first_line(error: &str) -> String {
+    error.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 /// Refuses what would make automata too deep for the thread that decodes.
@@ -126,7 +132,7 @@ impl ActiveConstraint {
     pub(crate) fn mask(&mut self, logits: &mut [f32]) -> Result<(), LlamaError> {
         match self {
             Self::Schema(matcher) => {
-                let allowed = matcher.compute_mask_or_eos().map_err(|e| LlamaError::Grammar(e.to_string()))?;
+                let allowed = matcher.compute_mask_or_eos().map_err(|e| LlamaError::Grammar(first_line(&e.to_string())))?;
                 for (token, logit) in (0u32..).zip(logits.iter_mut()) {
                     if !allowed.is_allowed(token) {
                         *logit = f32::NEG_INFINITY;
@@ -150,7 +156,7 @@ impl ActiveConstraint {
         match self {
             Self::Schema(matcher) => {
                 let id = u32::try_from(token).map_err(|e| LlamaError::Grammar(e.to_string()))?;
-                matcher.consume_token(id).map_err(|e| LlamaError::Grammar(e.to_string()))?;
+                matcher.consume_token(id).map_err(|e| LlamaError::Grammar(first_line(&e.to_string())))?;
                 Ok(if matcher.is_stopped() { Progress::Complete } else { Progress::Open })
             }
             Self::Gbnf { grammar, .. } => grammar.accept(token).map(|()| Progress::Open),

@@ -9,7 +9,7 @@ const MAX_RULES: usize = 1000;
 /// Characters and rules of the grammar once every repetition is written out.
 const MAX_ELEMENTS: u64 = 65_536;
 /// Ways in which one rule can begin: llama.cpp follows each of them.
-const MAX_BEGINNINGS: u64 = 10_000;
+const MAX_BEGINNINGS: u64 = 1000;
 
 type Alternatives = Vec<Vec<Item>>;
 

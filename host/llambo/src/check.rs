@@ -6,10 +6,12 @@ use std::{
 };
 
 use llambo_config::Config;
+use llambo_inference::Models;
+use llambo_isolate::{Sandbox, TypeSettings};
 
 use crate::{
     Failure,
-    plan::{Plan, Problem, Size, n_cores},
+    plan::{Plan, Problem, Size, module, n_cores, type_settings},
 };
 
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
@@ -20,6 +22,17 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
                 what: format!("{key}: {address} cannot be listened on: {error}"),
                 remedy: "stop what has it, or set another address".into(),
             });
+        }
+    }
+    if let Ok(sandbox) = Sandbox::new(Models::default(), None) {
+        for node_type in &config.types {
+            let settings = TypeSettings { expected: 0, ..type_settings(config, node_type) };
+            // what cannot even be read is a problem of the plan already
+            let Ok(module) = module(node_type) else { continue };
+            if let Err(error) = sandbox.node_type(settings, module) {
+                let what = format!("types.{}: {error}", node_type.name);
+                plan.problems.push(Problem { what, remedy: "build it for the world `llambo:guest/engine`".into() });
+            }
         }
     }
     let report = report(&plan);

@@ -58,6 +58,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         http: config.network.http,
         max_request_bytes: usize::try_from(config.network.max_request_bytes).unwrap_or(usize::MAX),
         max_streams_per_connection: (config.queue.max_in_flight + config.queue.max_waiting).max(SMALLEST_STREAM_LIMIT),
+        client_stall_timeout: config.network.client_stall_timeout,
     })
     .await
     .map_err(Failure::machine)?;

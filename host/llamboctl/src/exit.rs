@@ -6,7 +6,7 @@
 //! | 1 | the host refused the request or could not finish it |
 //! | 2 | it ran, and the answer is no: the host is not serving, or requests of a load failed |
 //! | 64 | the command line is wrong |
-//! | 65 | a file or standard input is wrong: configuration, schema, grammar, prompt |
+//! | 65 | a configuration, or input that this program itself reads, is wrong |
 //! | 69 | no host at that address |
 //! | 73 | a file that should be written exists or cannot be made |
 //! | 74 | reading or writing failed |

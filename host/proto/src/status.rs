@@ -12,6 +12,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// `ErrorInfo.domain` of every error that llambo makes.
 pub const DOMAIN: &str = "llambo";
 
+/// Of a message, and of each value beside it.
+const MAX_TEXT_BYTES: usize = 1024;
+
 /// The code of a reason; `None` for a reason that is not in the contract.
 pub fn code_of(reason: &str) -> Option<Code> {
     Some(match reason {
@@ -123,20 +126,34 @@ impl Failure {
 
     /// Says which limit was reached.
     pub fn quota(mut self, subject: &str, description: impl Into<String>) -> Self {
+        let mut description = description.into();
+        shorten(&mut description);
         self.details.add_quota_failure_violation(subject, description);
         self
     }
 
     /// Says which field of the request is wrong, as a path such as `options.top_p`.
     pub fn field(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
+        let mut description = description.into();
+        shorten(&mut description);
         self.details.add_bad_request_violation(field, description);
         self
     }
 
     /// The status, details encoded.
     pub fn into_status(mut self) -> Status {
+        shorten(&mut self.message);
+        self.metadata.values_mut().for_each(shorten);
         self.details.set_error_info(self.reason, DOMAIN, self.metadata);
         Status::with_error_details(self.code, self.message, self.details)
+    }
+}
+
+/// Statuses travel in headers, which clients take up to 8 KiB of: a name that somebody sent may be longer.
+fn shorten(text: &mut String) {
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+        text.push_str("...");
     }
 }
 
@@ -229,7 +246,7 @@ mod tests {
     #[test]
     fn the_table_in_the_proto_file_is_kept() {
         let table = contract();
-        assert_eq!(table.len(), 8, "{table:?}");
+        assert_eq!(table.len(), 9, "{table:?}");
         for (code, reasons) in table {
             assert!(!reasons.is_empty(), "{code}");
             for reason in reasons {

@@ -17,6 +17,10 @@ async fn each_mistake_has_its_code_and_nobody_else_is_disturbed() {
     let bad = async {
         let a = || Ask::text("A trait is").max_tokens(4);
         let invalid = Code::InvalidArgument;
+        let nested = format!("{}{{}}{}", r#"{"properties":{"a":"#.repeat(40), "}}".repeat(40));
+        let definitions: Vec<String> = (0..600).map(|i| format!(r##""d{i}": {{"$ref": "#/$defs/d{}"}}"##, i + 1)).collect();
+        let chained =
+            format!(r##"{{"$ref": "#/$defs/d0", "$defs": {{{}, "d600": {{"type": "null"}}}}}}"##, definitions.join(","));
         let cases = [
             (Ask::text(""), invalid, "INVALID_REQUEST", "empty"),
             (a().max_tokens(0), invalid, "INVALID_OPTION", "max_tokens"),
@@ -26,6 +30,23 @@ async fn each_mistake_has_its_code_and_nobody_else_is_disturbed() {
             (a().options(|o| o.stop = vec![String::new()]), invalid, "INVALID_OPTION", "stop"),
             (a().json_schema("not a schema"), invalid, "INVALID_REQUEST", ""),
             (a().grammar("root ::= ("), invalid, "INVALID_REQUEST", ""),
+            (a().json_schema(nested), invalid, "INVALID_REQUEST", "nested"),
+            (a().json_schema(chained), invalid, "INVALID_REQUEST", "$ref"),
+            (a().json_schema(r##"{"$ref": "#"}"##), invalid, "INVALID_REQUEST", ""),
+            (
+                a().grammar(format!("root ::= {}\"a\"{}", "(".repeat(3000), ")".repeat(3000))),
+                invalid,
+                "INVALID_REQUEST",
+                "parentheses",
+            ),
+            (a().grammar("root ::= \"a\"{2,1}"), invalid, "INVALID_REQUEST", "repetition"),
+            (
+                a().grammar("root ::= b root \"x\" | \"y\"\nb ::= c\nc ::= | \"z\""),
+                invalid,
+                "INVALID_REQUEST",
+                "begins with itself",
+            ),
+            (a().model("m".repeat(100_000)), Code::NotFound, "UNKNOWN_MODEL", "mmm..."),
             (Ask::chat([("robot", "hello")]), invalid, "INVALID_REQUEST", "robot"),
             (a().model("no-such-model"), Code::NotFound, "UNKNOWN_MODEL", "demo-small"),
             (a().node_type("no-such-type"), Code::NotFound, "UNKNOWN_TYPE", "tiny"),

@@ -103,6 +103,25 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn check_compiles_what_serve_would_compile() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = fs::read(guest("default-engine")).unwrap();
+    for (i, bytes) in [&whole[..whole.len() / 2], b"this is no module"].into_iter().enumerate() {
+        let module = folder.path().join(format!("{i}.wasm"));
+        fs::write(&module, bytes).unwrap();
+        let file = folder.path().join("c.yaml");
+        let config = format!(
+            "models: [{{path: builtin:demo-small, context: 4096}}]\ntypes: {{tiny: {{count: 1, module: {module:?}}}}}\n{NETWORK}"
+        );
+        fs::write(&file, config).unwrap();
+        let output = llambo(&["check", "--config", file.to_str().unwrap()]);
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains("problem  types.tiny") && told.contains("trained for 1024"), "{told}");
+        assert_eq!(output.status.code(), Some(69));
+    }
+}
+
+#[test]
 fn check_tells_what_a_configuration_takes() {
     let output = llambo(&["check"]);
     let told = String::from_utf8_lossy(&output.stdout);

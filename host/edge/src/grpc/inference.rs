@@ -1,6 +1,6 @@
 //! Text in, tokens out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use llambo_inference::{InferenceEngine, InferenceError, ModelName, RequestId, Usage};
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{
     answer::{Answering, Deadline},
     invalid, invalid_field, not_served,
+    pump::{Pumped, pump},
 };
 use crate::{
     Host,
@@ -30,6 +31,8 @@ const EMBEDS_AT_ONCE: usize = 8;
 pub(super) struct Service {
     pub(super) host: Arc<Host>,
     pub(super) closing: Closing,
+    /// How long a client may take nothing of its answer.
+    pub(super) patience: Duration,
 }
 
 impl Service {
@@ -67,10 +70,11 @@ impl Service {
 
 #[tonic::async_trait]
 impl Inference for Service {
-    type GenerateStream = Answering;
+    type GenerateStream = Pumped;
 
-    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Answering>, Status> {
-        self.start(request).await.map(Response::new)
+    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Pumped>, Status> {
+        let answering = self.start(request).await?;
+        Ok(Response::new(pump(answering, self.patience)))
     }
 
     async fn infer(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::InferResponse>, Status> {

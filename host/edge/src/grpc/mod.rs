@@ -4,6 +4,7 @@ mod answer;
 mod cluster;
 mod health;
 mod inference;
+mod pump;
 
 use std::sync::Arc;
 
@@ -19,17 +20,18 @@ use tonic::{Status, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-use crate::{Host, serve::Closing};
+use crate::{Host, Settings, serve::Closing};
 
 /// Everything that is served over gRPC.
-pub(crate) fn routes(host: &Arc<Host>, closing: &Closing, serving: watch::Receiver<bool>, max_request_bytes: usize) -> Routes {
+pub(crate) fn routes(host: &Arc<Host>, closing: &Closing, serving: watch::Receiver<bool>, settings: &Settings) -> Routes {
+    let (max_request_bytes, patience) = (settings.max_request_bytes, settings.client_stall_timeout);
     let reflection = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let sound = "descriptors made by the compiler are sound";
-    let inference = inference::Service { host: Arc::clone(host), closing: closing.clone() };
+    let inference = inference::Service { host: Arc::clone(host), closing: closing.clone(), patience };
     let cluster = cluster::Service { host: Arc::clone(host), closing: closing.clone() };
     let health = health::Service { host: Arc::clone(host), serving, closing: closing.clone() };
     Routes::new(InferenceServer::new(inference).max_decoding_message_size(max_request_bytes))

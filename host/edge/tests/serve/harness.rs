@@ -164,6 +164,7 @@ pub(crate) fn settings() -> Settings {
         http: "127.0.0.1:0".parse().unwrap(),
         max_request_bytes: MAX_REQUEST_BYTES,
         max_streams_per_connection: 256,
+        client_stall_timeout: std::time::Duration::from_secs(2),
     }
 }
 

@@ -31,8 +31,10 @@ pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Fail
         Pace::Open { .. } => MAX_CONNECTIONS,
     });
     // a report that cannot be written is better known before the run than after it
-    let report_file =
-        args.json_file.as_deref().map(|path| fs::File::create(path).map_err(|e| cannot_write(path, &e))).transpose()?;
+    // and what stands there already stays until then
+    if let Some(path) = &args.json_file {
+        fs::OpenOptions::new().create(true).append(true).open(path).map_err(|e| cannot_write(path, &e))?;
+    }
     // opened before the clock starts
     let mut clients = Vec::with_capacity(n_connections as usize);
     for _ in 0..n_connections {
@@ -47,8 +49,9 @@ pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Fail
     let (tally, is_cut_short) = Run { clients, ask: ask(args), pace }.drive(interrupt).await;
 
     let report = report::to_json(&tally, pace, is_cut_short);
-    if let (Some(path), Some(mut file)) = (&args.json_file, report_file) {
-        output::json(&mut file, &report).map_err(|e| cannot_write(path, &e))?;
+    if let Some(path) = &args.json_file {
+        let written = fs::File::create(path).and_then(|mut file| output::json(&mut file, &report));
+        written.map_err(|e| cannot_write(path, &e))?;
     }
     let mut out = io::stdout().lock();
     if json {
