@@ -179,11 +179,9 @@ async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::S
     occupied.isolate.served.fetch_add(1, Ordering::Relaxed);
     if ended.usable {
         occupied.leave(NodeState::Ready);
-    } else {
-        if let Err(error) = &ended.result {
-            metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
-            tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), "guest ended");
-        }
+    } else if let Err(error) = &ended.result {
+        metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
+        tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), "guest ended");
     }
     // its place too, however long the client takes to be told
     drop(occupied);

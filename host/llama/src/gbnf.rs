@@ -50,7 +50,7 @@ struct Rules {
 /// A sentence that says what is wrong, and where.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let rules = Rules::read(text)?;
-    let size = rules.bodies.iter().map(|body| elements(body)).fold(0, u64::saturating_add);
+    let size = rules.bodies.iter().map(elements).fold(0, u64::saturating_add);
     if size > MAX_ELEMENTS {
         return Err(format!("with its repetitions written out it has {size} parts, and may have {MAX_ELEMENTS}"));
     }
@@ -87,12 +87,11 @@ impl Rules {
             reader.space(true);
             let body = reader.alternatives(0)?;
             reader.end_of_rule()?;
-            match names.get(&name) {
-                Some(&rule) => bodies[rule] = body,
-                None => {
-                    names.insert(name, bodies.len());
-                    bodies.push(body);
-                }
+            if let Some(&rule) = names.get(&name) {
+                bodies[rule] = body;
+            } else {
+                names.insert(name, bodies.len());
+                bodies.push(body);
             }
             if bodies.len() > MAX_RULES {
                 return Err(format!("it has more than {MAX_RULES} rules"));
@@ -382,15 +381,12 @@ list-1 ::= "x"{2} "y"{1,} "z"{0,3}"#,
 
     #[test]
     fn grammars_that_would_not_end_are_refused() {
-        let mut ways = String::from("root ::= a0 | a0\n");
-        for i in 0..40 {
-            ways += &format!("a{i} ::= a{} | a{}\n", i + 1, i + 1);
-        }
-        ways += "a40 ::= \"x\"\n";
+        let each = |i: usize| format!("a{i} ::= a{} | a{}", i + 1, i + 1);
+        let ways = format!("root ::= a0 | a0\n{}\na40 ::= \"x\"\n", (0..40).map(each).collect::<Vec<_>>().join("\n"));
         let deep = format!("root ::= {}\"a\"{}", "(".repeat(700), ")".repeat(700));
         let large = format!("root ::= \"{}\"{{2000}}", "a".repeat(100_000));
         let nested = r#"root ::= ((("a"{100}){100}){100}){100}"#;
-        let many: String = (0..1001).map(|i| format!("r{i} ::= \"a\"\n")).collect();
+        let many = (0..1001).map(|i| format!("r{i} ::= \"a\"")).collect::<Vec<_>>().join("\n");
         let cases = [
             (r#"root ::= "a"{2,1}"#, "larger first number"),
             ("root ::= b root \"x\" | \"y\"\nb ::= c\nc ::= | \"z\"", "begins with itself"),

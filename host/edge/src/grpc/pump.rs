@@ -49,6 +49,22 @@ async fn forward(answer: impl Stream<Item = Message> + Send + 'static, sender: m
     }
 }
 
+// === impl Pumped ===
+
+impl Stream for Pumped {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.messages.poll_recv(cx)
+    }
+}
+
+impl Drop for Pumped {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -73,21 +89,5 @@ mod tests {
         assert_eq!(messages.len(), WAITING_MESSAGES + 1);
         let status = messages.last().unwrap().as_ref().unwrap_err();
         assert_eq!(Details::of(status).reason.as_deref(), Some("CLIENT_STALLED"));
-    }
-}
-
-// === impl Pumped ===
-
-impl Stream for Pumped {
-    type Item = Message;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        self.messages.poll_recv(cx)
-    }
-}
-
-impl Drop for Pumped {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
