@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 /// How the next token is chosen and when generation ends. Values here are valid: see [`SamplingOptions::resolve`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -77,7 +79,7 @@ pub struct SamplingError {
     /// What was given.
     pub found: String,
     /// What may be given.
-    pub allowed: &'static str,
+    pub allowed: Cow<'static, str>,
 }
 
 /// Stop strings one request may carry; more is taken for a mistake.
@@ -128,14 +130,14 @@ impl SamplingOptions {
     /// # Errors
     /// The first option outside its range.
     pub fn resolve(self, defaults: &Sampling) -> Result<Sampling, SamplingError> {
-        let fail = |option, found: String, allowed| Err(SamplingError { option, found, allowed });
+        let fail = |option, found: String, allowed: &'static str| Err(SamplingError { option, found, allowed: allowed.into() });
         if self.max_tokens == Some(0) {
             return fail("max_tokens", "0".into(), "at least 1 (leave it out to generate to the end of the context)");
         }
-        let ranged = |option, value: Option<f32>, default: f32, low: f32, high: f32, allowed| match value {
+        let ranged = |option, value: Option<f32>, default: f32, low: f32, high: f32, allowed: &'static str| match value {
             None => Ok(default),
             Some(v) if v.is_finite() && v >= low && v <= high => Ok(v),
-            Some(v) => Err(SamplingError { option, found: v.to_string(), allowed }),
+            Some(v) => Err(SamplingError { option, found: v.to_string(), allowed: allowed.into() }),
         };
         let temperature = ranged("temperature", self.temperature, defaults.temperature, 0.0, 10.0, "between 0 and 10")?;
         let top_p = ranged("top_p", self.top_p, defaults.top_p, f32::MIN_POSITIVE, 1.0, "above 0 and at most 1")?;

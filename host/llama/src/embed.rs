@@ -41,6 +41,9 @@ impl Embedder {
         let row = context.embedding(0).ok_or_else(|| LlamaError::BadBatch("there is no pooled embedding").into());
         let row = row.map_err(|e: InferenceError| e)?;
         let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+        if !length.is_finite() {
+            return Err(LlamaError::NotNumbers.into());
+        }
         let values = row.iter().map(|x| if length > 0.0 { x / length } else { 0.0 }).collect();
         Ok(Embedding { values, input_tokens: u32::try_from(tokens.len()).unwrap_or(u32::MAX) })
     }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use crate::{
     embed::{Embedder, MAX_EMBED_TOKENS},
     error::LlamaError,
-    ffi::{Context, ContextParams},
+    ffi::{Context, ContextParams, Token},
     load::{EngineSettings, KvType, LoadedModel, PREFILL_TOKENS},
     sequence::Sequence,
     stream,
@@ -115,6 +115,21 @@ impl LlamaEngine {
         Ok(())
     }
 
+    fn embeddable(&self, text: String) -> Result<Vec<Token>, InferenceError> {
+        let model = &self.handle.model;
+        let name = &model.info.name;
+        if !model.embeddings {
+            let what = format!("`{name}` was loaded with `embeddings: false`; ask another model, or set it to true and restart");
+            return Err(InferenceError::InvalidRequest(what));
+        }
+        let tokens = model.tokens(&Prompt::Text(text))?;
+        if tokens.len() > MAX_EMBED_TOKENS as usize {
+            let (model, n_prompt) = (name.clone(), tokens.len() as u64);
+            return Err(InferenceError::PromptTooLong { model, n_prompt, n_context: MAX_EMBED_TOKENS });
+        }
+        Ok(tokens)
+    }
+
     fn full(&self) -> InferenceError {
         InferenceError::Full {
             what: self.handle.name().to_string(),
@@ -144,16 +159,7 @@ impl InferenceEngine for LlamaEngine {
 
     fn embed(&self, text: String) -> EmbedFuture {
         let (reply, answer) = oneshot::channel();
-        let sent = self.handle.model.tokens(&Prompt::Text(text)).and_then(|tokens| {
-            if tokens.len() > MAX_EMBED_TOKENS as usize {
-                return Err(InferenceError::PromptTooLong {
-                    model: self.handle.name().clone(),
-                    n_prompt: tokens.len() as u64,
-                    n_context: MAX_EMBED_TOKENS,
-                });
-            }
-            self.send(Command::Embed { tokens, reply })
-        });
+        let sent = self.embeddable(text).and_then(|tokens| self.send(Command::Embed { tokens, reply }));
         let handle = Arc::clone(&self.handle);
         Box::pin(async move {
             sent?;

@@ -53,6 +53,9 @@ pub enum LlamaError {
         /// Its code.
         code: i32,
     },
+    /// The model computed what no number is.
+    #[error("the model computed values that are not numbers; its file is damaged, or the model does not suit its context")]
+    NotNumbers,
     /// A grammar or schema that cannot be used.
     #[error("the grammar cannot be used: {0}")]
     Grammar(String),

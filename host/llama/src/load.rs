@@ -29,6 +29,8 @@ pub struct EngineSettings {
     pub n_gpu_layers: u32,
     /// How keys and values are kept.
     pub kv_type: KvType,
+    /// Whether it also answers embedding requests.
+    pub embeddings: bool,
     /// A reader that takes nothing for this long is given up.
     pub stall_timeout: Duration,
 }
@@ -55,6 +57,7 @@ impl EngineSettings {
             n_threads: u32::try_from(n_threads).unwrap_or(1),
             n_gpu_layers: 0,
             kv_type: KvType::F16,
+            embeddings: true,
             stall_timeout: Duration::from_mins(1),
         }
     }
@@ -72,6 +75,7 @@ pub(crate) struct LoadedModel {
     /// The bytes of every token; control tokens are empty.
     pub(crate) pieces: Vec<Box<[u8]>>,
     longest_piece: usize,
+    pub(crate) embeddings: bool,
 }
 
 impl LoadedModel {
@@ -114,7 +118,15 @@ impl LoadedModel {
             digest: file.digest().to_owned(),
             sampling: default_sampling(file.header()),
         };
-        Ok(Self { constraints: Constraints::new(&model)?, model, info, template, pieces, longest_piece })
+        Ok(Self {
+            constraints: Constraints::new(&model)?,
+            model,
+            info,
+            template,
+            pieces,
+            longest_piece,
+            embeddings: settings.embeddings,
+        })
     }
 
     /// The tokens of a prompt. A text that cannot fit is refused without looking at all of it.

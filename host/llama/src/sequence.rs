@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use llambo_inference::{AnswerEvent, FinishReason, Finished, GenerateRequest, InferenceError, Instant, RequestId, Usage};
+use llambo_inference::{
+    AnswerEvent, FinishReason, Finished, GenerateRequest, InferenceError, Instant, RequestId, SamplingError, Usage,
+};
 
 use crate::{
     constraint::{ActiveConstraint, Progress},
@@ -51,13 +53,11 @@ impl Sequence {
         let prompt = model.tokens(&request.prompt)?;
         let sampling = request.sampling;
         if let Some(bias) = sampling.logit_bias.iter().find(|b| b.token >= model.info.n_vocab) {
-            let n_vocab = model.info.n_vocab;
-            return Err(InferenceError::InvalidRequest(format!(
-                "`logit_bias` names token {}, but `{}` has tokens 0 to {}",
-                bias.token,
-                model.info.name,
-                n_vocab - 1
-            )));
+            return Err(InferenceError::InvalidOption(SamplingError {
+                option: "logit_bias",
+                found: format!("token {}", bias.token),
+                allowed: format!("one of the tokens 0 to {} of `{}`", model.info.n_vocab - 1, model.info.name).into(),
+            }));
         }
         let constraint = sampling.constraint.as_ref().map(|c| model.constraints.compile(c)).transpose()?;
         let room = u32::try_from(model.info.n_context as usize - prompt.len()).unwrap_or(0);
@@ -109,7 +109,11 @@ impl Sequence {
             constraint.mask(logits)?;
         }
         let chosen = self.sampler.choose(logits, candidates).and_then(|t| Token::try_from(t).ok());
-        let token = chosen.ok_or_else(|| LlamaError::Grammar("no token of this vocabulary can follow".into()))?;
+        let token = chosen.ok_or_else(|| {
+            let is_damaged = logits.iter().any(|logit| logit.is_nan());
+            let stuck = || LlamaError::Grammar("no token of this vocabulary can follow".into());
+            if is_damaged { LlamaError::NotNumbers } else { stuck() }
+        })?;
         self.n_generated += 1;
         self.last = token;
         if model.model.is_end(token) && !self.ignore_end {

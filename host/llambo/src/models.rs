@@ -39,14 +39,16 @@ fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
     EngineSettings {
         n_context: model.context,
         n_sequences: model.sequences,
-        // every request the host lets in may ask this model; an agent asks for one sequence at a time
-        n_waiting: config.queue.max_in_flight,
+        // every request the host lets in may ask this model, an agent for one sequence at a time; and as many that were
+        // just called off may not have left yet
+        n_waiting: config.queue.max_in_flight.saturating_mul(2),
         n_threads: model.threads.unwrap_or_else(n_cores),
         n_gpu_layers: model.gpu_layers,
         kv_type: match model.kv_type {
             KvType::F16 => llambo_llama::KvType::F16,
             KvType::Q8_0 => llambo_llama::KvType::Q8,
         },
+        embeddings: model.embeddings,
         stall_timeout: config.network.client_stall_timeout,
         ..EngineSettings::new(&model.name)
     }

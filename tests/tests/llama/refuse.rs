@@ -3,7 +3,7 @@
 use std::fs;
 
 use llambo_catalog::ModelFile;
-use llambo_inference::LogitBias;
+use llambo_inference::{Constraint, LogitBias};
 use llambo_llama::LlamaError;
 
 use super::*;
@@ -36,7 +36,36 @@ async fn written_out_control_tokens_in_plain_text_stay_text() {
 async fn a_bias_outside_the_vocabulary_is_refused() {
     let logit_bias = vec![LogitBias { token: u32::MAX, bias: 1.0 }];
     let error = small().submit(ask("x", Sampling { logit_bias, ..Sampling::greedy(1) })).err().unwrap();
-    assert!(error.to_string().contains("tokens 0 to 4095"), "{error}");
+    assert!(matches!(error, InferenceError::InvalidOption(_)) && error.to_string().contains("tokens 0 to 4095"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_model_says_so_and_answers_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.gguf");
+    let mut bytes = Builtin::DemoSmall.bytes().to_vec();
+    let half = bytes.len() / 2;
+    // as f16 and as f32, this is no number
+    bytes[half..].fill(0xff);
+    fs::write(&path, &bytes).unwrap();
+    let mut settings = EngineSettings::new("damaged");
+    settings.n_sequences = 2;
+    let engine = LlamaEngine::load(&ModelFile::open(&path).unwrap(), &settings).unwrap();
+    let sampled = Sampling { seed: Some(1), max_tokens: Some(4), ..Sampling::default() };
+    let schema = Sampling { constraint: Some(Constraint::JsonSchema("{}".into())), ..Sampling::greedy(4) };
+    for sampling in [Sampling::greedy(4), sampled, schema] {
+        let error = read(engine.submit(ask("The", sampling)).unwrap()).await.unwrap_err();
+        assert!(matches!(&error, InferenceError::Backend(what) if what.contains("damaged")), "{error}");
+    }
+    let error = engine.embed("The".into()).await.unwrap_err();
+    assert!(matches!(error, InferenceError::Backend(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_serves_no_embeddings_says_so() {
+    let engine = engine_with(Builtin::DemoSmall, |settings| settings.embeddings = false);
+    let error = engine.embed("The".into()).await.unwrap_err();
+    assert!(matches!(&error, InferenceError::InvalidRequest(what) if what.contains("embeddings: false")), "{error}");
 }
 
 #[test]
