@@ -113,6 +113,11 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text, if it is one; whatever else it is goes unnoted.
+    pub(crate) fn as_text(&self) -> Option<&'a str> {
+        if let Kind::Text(text) = &self.node.value { Some(text) } else { None }
+    }
+
     pub(crate) fn switch(&self) -> Option<bool> {
         if let Kind::Switch(value) = self.filled()? {
             return Some(*value);

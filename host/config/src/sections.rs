@@ -91,13 +91,13 @@ fn models(root: &Map<'_>, folder: &Path) -> Models {
     let mut names = HashMap::new();
     for (n, item) in items.enumerate() {
         let config = item.map(MODEL).and_then(|map| {
-            let config = model(&map, folder)?;
-            if let Some(first) = names.insert(config.name.clone(), n)
-                && let Some(value) = map.get("name").or_else(|| map.get("path"))
+            let name = name(&map);
+            if let Some((value, name)) = &name
+                && let Some(first) = names.insert(*name, n)
             {
                 value.wrong(format_args!("`models[{first}]` has that name already"), "give one of them another `name`");
             }
-            Some(config)
+            model(&map, name.map(|(_, name)| name), folder)
         });
         models.is_complete &= config.is_some();
         models.configs.extend(config);
@@ -108,24 +108,30 @@ fn models(root: &Map<'_>, folder: &Path) -> Models {
     models
 }
 
-/// `None` when path or name cannot be read.
-fn model(map: &Map<'_>, folder: &Path) -> Option<ModelConfig> {
+/// The name of a model, and what says it: its path, unless told otherwise.
+fn name<'a>(map: &Map<'a>) -> Option<(Value<'a>, &'a str)> {
+    let Some(value) = map.get("name") else {
+        let path = map.get("path")?;
+        // what is wrong with a path is said where it is read
+        let text = path.as_text()?;
+        return Some((path, text));
+    };
+    let name = value.text()?;
+    if name.chars().count() > 128 || name.contains(char::is_control) {
+        value.wrong("must be at most 128 printable characters", "choose another name");
+        return None;
+    }
+    Some((value, name))
+}
+
+/// `None` when its path cannot be read, or its name could not.
+fn model(map: &Map<'_>, name: Option<&str>, folder: &Path) -> Option<ModelConfig> {
     let path = map.require("path", "give a GGUF file, `builtin:demo` or `builtin:demo-small`");
     let path = path.and_then(|value| value.text().map(|text| (value, text)));
     let source = path.as_ref().and_then(|(value, text)| {
         let builtin = [("builtin:demo", ModelSource::Demo), ("builtin:demo-small", ModelSource::DemoSmall)];
         builtin_or_file(value, text, builtin, folder).map(|found| found.unwrap_or_else(ModelSource::File))
     });
-    let name = match map.get("name") {
-        Some(value) => value.text().filter(|name| {
-            let is_good = name.chars().count() <= 128 && !name.contains(char::is_control);
-            if !is_good {
-                value.wrong("must be at most 128 printable characters", "choose another name");
-            }
-            is_good
-        }),
-        None => path.as_ref().map(|(_, text)| *text),
-    };
     let context = map.whole("context", 64..=1 << 20);
     let sequences = map.whole("sequences", 1..=256).unwrap_or(64);
     let threads = map.whole("threads", 1..=512);

@@ -202,6 +202,13 @@ fn a_wrong_value_is_reported_with_what_to_do() {
 }
 
 #[test]
+fn a_name_is_compared_even_where_its_model_is_wrong() {
+    let found = errors("models: [{name: a, path: x}, {name: a, path: 'builtin:dmeo'}]\ntypes: {a: {count: 1}}");
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with("c.yaml:1:37: `models[1].name` is `a`, but `models[0]` has that name already"), "{found:#?}");
+}
+
+#[test]
 fn a_wrong_type_or_model_is_reported_with_what_to_do() {
     for (models, types, expected) in [
         ("[]", "{a: {count: 1}}", "c.yaml:1:9: `models` is a list, but has no entry; list at least one"),
