@@ -36,13 +36,17 @@ impl Sender {
     /// # Errors
     /// More than `limit` bytes in all, or a client that took nothing for as long as `patience`.
     pub(crate) async fn send(&mut self, piece: &[u8], n_tokens: u32, limit: u64, patience: Duration) -> wasmtime::Result<bool> {
-        self.n_bytes = self.n_bytes.saturating_add(piece.len() as u64);
-        if self.n_bytes > limit {
+        if self.n_bytes.saturating_add(piece.len() as u64) > limit {
             return Err(Exhausted::output(limit).into());
         }
         self.held.extend_from_slice(piece);
         self.held_tokens = self.held_tokens.saturating_add(n_tokens);
         let text = take_whole(&mut self.held);
+        // what the client gets is what counts: a byte that is no text becomes three
+        self.n_bytes = self.n_bytes.saturating_add(text.len() as u64);
+        if self.n_bytes > limit {
+            return Err(Exhausted::output(limit).into());
+        }
         let mut rest = text.as_str();
         loop {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
@@ -113,6 +117,15 @@ mod tests {
             said += &take_whole(&mut held);
         }
         assert_eq!((said.as_str(), held.len()), ("é🦙!", 0));
+    }
+
+    #[tokio::test]
+    async fn what_the_client_gets_is_what_counts() {
+        let (events, _reader) = mpsc::channel(CHANNEL_PIECES);
+        let mut sender = Sender::new(events);
+        let patience = Duration::from_secs(1);
+        assert!(sender.send(b"\xff\xff", 1, 6, patience).await.unwrap());
+        assert!(sender.send(b"x", 1, 6, patience).await.is_err(), "two bytes that are no text became six");
     }
 
     #[test]

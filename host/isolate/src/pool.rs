@@ -38,10 +38,10 @@ const DEFAULT_MAX_MAP_COUNT: u64 = 65530;
 pub(crate) struct Pools {
     pub(crate) ticker: Ticker,
     cache: Option<Cache>,
-    left: Mutex<Left>,
+    left: Arc<Mutex<Left>>,
 }
 
-/// What is left for pools that are still to come.
+/// Mappings and addresses: what is left for pools that are still to come, or what one took.
 struct Left {
     maps: u64,
     address_bytes: u64,
@@ -52,6 +52,9 @@ pub(crate) struct Pool {
     pub(crate) engine: Engine,
     capacity: u32,
     used: AtomicU32,
+    /// What it took of `left`, and where it gives that back.
+    taken: Left,
+    left: Arc<Mutex<Left>>,
 }
 
 /// The right to one isolate's place in a pool.
@@ -100,7 +103,7 @@ impl Pools {
             }
         };
         let left = Left { maps: max_map_count().saturating_sub(MAPS_RESERVED), address_bytes: ADDRESS_BYTES };
-        Ok(Self { ticker, cache, left: Mutex::new(left) })
+        Ok(Self { ticker, cache, left: Arc::new(Mutex::new(left)) })
     }
 
     /// A pool with room for `wanted` isolates, and for up to `spare` more out of a quarter of what is left after them.
@@ -127,11 +130,13 @@ impl Pools {
             what: "the addresses for isolates cannot be reserved (look at `ulimit -v` and vm.overcommit_memory)",
             detail: format!("{e:#}"),
         })?;
-        left.maps -= u64::from(capacity) * MAPS_PER_ISOLATE;
-        left.address_bytes -= u64::from(capacity) * address_bytes(limits);
+        let n = u64::from(capacity);
+        let taken = Left { maps: n * MAPS_PER_ISOLATE, address_bytes: n * address_bytes(limits) };
+        left.maps -= taken.maps;
+        left.address_bytes -= taken.address_bytes;
         drop(left);
         self.ticker.watch(&engine);
-        Ok(Arc::new(Pool { engine, capacity, used: AtomicU32::new(0) }))
+        Ok(Arc::new(Pool { engine, capacity, used: AtomicU32::new(0), taken, left: Arc::clone(&self.left) }))
     }
 }
 
@@ -180,6 +185,14 @@ impl Pool {
         let more = |used| (used < self.capacity).then_some(used + 1);
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         Some(Place(Arc::clone(self)))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.maps += self.taken.maps;
+        left.address_bytes += self.taken.address_bytes;
     }
 }
 
