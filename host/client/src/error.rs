@@ -92,6 +92,12 @@ impl Error {
         if details.reason.is_none() && status.code() == Code::Cancelled && status.message() == "Timeout expired" {
             return Self::timed_out();
         }
+        // tonic's own words for an answer without a gRPC status
+        if details.reason.is_none() && status.message().starts_with("grpc-status header missing") {
+            let why = "an HTTP server that speaks no gRPC answers there; the gRPC port of a host is 7400, its HTTP port 7480, \
+                       unless set otherwise";
+            return Self::Unreachable { address: address.to_owned(), why: why.into() };
+        }
         Self::Refused {
             code: status.code(),
             reason: details.reason.unwrap_or_else(|| code_name(status.code()).to_owned()),

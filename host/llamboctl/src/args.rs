@@ -81,19 +81,19 @@ pub(crate) struct Infer {
     #[command(flatten)]
     pub(crate) target: Target,
     /// Tokens generated at most; without it, to the end of the context
-    #[arg(long, env = "LLAMBO_MAX_TOKENS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "LLAMBO_MAX_TOKENS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) max_tokens: Option<u32>,
     /// 0 takes the likeliest token always
-    #[arg(long, env = "LLAMBO_TEMPERATURE", value_name = "T")]
+    #[arg(long, env = "LLAMBO_TEMPERATURE", value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
     /// Only tokens whose probabilities add up to this
-    #[arg(long, env = "LLAMBO_TOP_P", value_name = "P")]
+    #[arg(long, env = "LLAMBO_TOP_P", value_name = "P", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
     /// Only the N likeliest tokens; 0 keeps all
-    #[arg(long, env = "LLAMBO_TOP_K", value_name = "N")]
+    #[arg(long, env = "LLAMBO_TOP_K", value_name = "N", allow_negative_numbers = true)]
     pub(crate) top_k: Option<u32>,
     /// Same seed, same answer
-    #[arg(long, env = "LLAMBO_SEED", value_name = "N")]
+    #[arg(long, env = "LLAMBO_SEED", value_name = "N", allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// The answer ends before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -146,8 +146,8 @@ pub(crate) enum Nodes {
         /// Only nodes in this state
         #[arg(long, value_parser = ["starting", "ready", "busy", "hibernated", "draining", "stopped", "failed"])]
         state: Option<String>,
-        /// At most so many
-        #[arg(long, value_name = "N")]
+        /// At most so many; without it, all
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
     },
 }
@@ -158,7 +158,7 @@ pub(crate) struct Status {
     #[arg(long)]
     pub(crate) watch: bool,
     /// How often, with `--watch`: 100ms to 60s
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     pub(crate) interval: Duration,
 }
 
@@ -168,7 +168,7 @@ pub(crate) struct Count {
     #[arg(long = "type", env = "LLAMBO_TYPE", value_name = "TYPE")]
     pub(crate) node_type: String,
     /// How many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) count: u32,
 }
 
@@ -297,6 +297,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     if (0.001..=86_400.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(FORM.into()) }
 }
 
+/// What the host accepts between two statuses.
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&time) => Ok(time),
+        _ => Err("must be between 100ms and 60s".into()),
+    }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=1_000_000.0).contains(&rate) => Ok(rate),
@@ -333,6 +341,19 @@ mod tests {
         for bad in ["", "https://h", "http://"] {
             assert!(address(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_called_that() {
+        for line in [
+            "spawn --type t --count -1", "infer x --temperature=warm", "infer x --max-tokens -1", "nodes list --limit 0",
+            "status --watch --interval 1ms", "bench load --concurrency 0",
+        ] {
+            let error = Args::try_parse_from(format!("llamboctl {line}").split(' ')).unwrap_err().to_string();
+            assert!(error.contains("invalid value"), "{line}: {error}");
+        }
+        // the host says what a temperature may be
+        assert!(Args::try_parse_from(["llamboctl", "infer", "x", "--temperature", "-1"]).is_ok());
     }
 
     #[test]

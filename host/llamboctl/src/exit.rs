@@ -22,6 +22,8 @@ use std::{
 use llambo_client::{Code, Error, code_name};
 use serde_json::json;
 
+use crate::output;
+
 pub(crate) const OK: u8 = 0;
 pub(crate) const NO: u8 = 2;
 pub(crate) const USAGE: u8 = 64;
@@ -124,6 +126,7 @@ pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
             format!("error: {message}")
         };
         // if standard error is gone too, the exit code has to do
+        let text = if json { text.into() } else { output::for_terminal(&text) };
         let _ = writeln!(io::stderr(), "{text}");
     }
     ExitCode::from(failure.exit)

@@ -1,5 +1,6 @@
 use futures::future::join_all;
-use llambo_client::{Ask, Code, Error};
+use llambo_client::{Ask, Client, Code, Error};
+use llambo_proto::v1;
 use llambo_tests::Host;
 
 use super::{SMALL, is_well, read};
@@ -27,6 +28,12 @@ async fn each_mistake_has_its_code_and_nobody_else_is_disturbed() {
             (a().temperature(-1.0), invalid, "INVALID_OPTION", "temperature"),
             (a().temperature(f32::NAN), invalid, "INVALID_OPTION", "temperature"),
             (a().options(|o| o.top_p = Some(2.0)), invalid, "INVALID_OPTION", "top_p"),
+            (
+                a().options(|o| o.logit_bias.push(v1::LogitBias { token: 1 << 20, bias: 1.0 })),
+                invalid,
+                "INVALID_OPTION",
+                "logit_bias",
+            ),
             (a().options(|o| o.stop = vec![String::new()]), invalid, "INVALID_OPTION", "stop"),
             (a().json_schema("not a schema"), invalid, "INVALID_REQUEST", ""),
             (a().grammar("root ::= ("), invalid, "INVALID_REQUEST", ""),
@@ -89,4 +96,15 @@ async fn a_request_beyond_the_size_limit_is_refused_and_the_connection_goes_on()
         Err(error) => error,
     };
     told(&late, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_port_is_told_apart_from_a_host() {
+    let host = Host::start(SMALL);
+    let error = Client::connect(&format!("http://{}", host.http())).await.unwrap().status().await.unwrap_err();
+    told(&error, Code::Unavailable, "UNREACHABLE", "speaks no gRPC");
+    let metrics = host.llamboctl(&["metrics", "--http", host.grpc()]);
+    let said = String::from_utf8_lossy(&metrics.stderr).into_owned();
+    assert_eq!(metrics.status.code(), Some(69), "{said}");
+    assert!(said.contains("no HTTP/1 server"), "{said}");
 }

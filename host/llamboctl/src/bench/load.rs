@@ -16,6 +16,10 @@ use super::tally::{Sample, Tally};
 /// Requests of an open loop in flight at most; those due beyond wait, and their waiting counts. Keeps a host that stands
 /// still from filling this machine's memory.
 const MAX_IN_FLIGHT: usize = 20_000;
+/// After the last request of an open loop was due, those that had no room until then are given up.
+const GRACE: Duration = Duration::from_secs(1);
+/// The reason that these are counted under.
+const NOT_STARTED: &str = "NOT_STARTED";
 
 /// When requests start.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,6 +62,11 @@ impl Pace {
         }
     }
 
+    /// When no more requests are started.
+    fn end(self, begin: Instant) -> Option<Instant> {
+        self.due(begin, self.requests()).map(|due| due + GRACE)
+    }
+
     fn has_room(self, in_flight: usize) -> bool {
         match self {
             Self::Closed { concurrency, .. } => in_flight < concurrency,
@@ -78,15 +87,21 @@ impl Run {
         let mut next_client = clients.iter().cycle();
         let mut n_started = 0;
         let mut is_interrupted = false;
+        let end = pace.end(begin);
         while n_started < pace.requests() || !in_flight.is_empty() {
             let may_start = n_started < pace.requests() && pace.has_room(in_flight.len());
             let due = pace.due(begin, n_started);
+            let ends = n_started < pace.requests() && end.is_some();
             tokio::select! {
                 () = &mut interrupt => {
                     is_interrupted = true;
                     break;
                 }
                 Some(sample) = in_flight.next(), if !in_flight.is_empty() => tally.add(sample),
+                () = sleep_until(end.unwrap_or(begin)), if ends => {
+                    tally.errors.insert(NOT_STARTED.into(), pace.requests() - n_started);
+                    n_started = pace.requests();
+                }
                 () = sleep_until(due.unwrap_or(begin)), if may_start => {
                     let client = next_client.next().expect("there is at least one connection");
                     in_flight.push(request(client, ask.clone(), due.unwrap_or_else(Instant::now)));
@@ -148,6 +163,18 @@ mod tests {
         let (tally, is_cut_short) = run.drive(std::future::pending()).await;
         assert_eq!((tally.failed(), tally.finished, is_cut_short), (10, 0, false));
         assert_eq!(tally.errors["UNREACHABLE"], 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_without_room_are_given_up_when_time_is_over() {
+        // a host that takes connections and says nothing
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::connect_lazily(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+        let ask = Ask::text("x").timeout(Duration::from_secs(20));
+        let pace = Pace::open(10_000.0, Duration::from_secs(3));
+        let (tally, _) = Run { clients: vec![client], ask, pace }.drive(std::future::pending()).await;
+        assert_eq!(tally.errors[NOT_STARTED], 10_000);
+        assert_eq!(tally.failed(), 30_000);
     }
 
     #[tokio::test]

@@ -56,8 +56,8 @@ pub(crate) fn to_text(out: &mut impl Write, tally: &Tally, pace: Pace, is_cut_sh
     let (min, max) = spread(tally);
     writeln!(out, "nodes     {} distinct, {min} to {max} requests each\n", tally.nodes.len())?;
     let row = |name: &str, h: &Histogram<u64>| {
-        let at = |q| format!("{:.2}", ms(h.value_at_quantile(q)));
-        [name.to_owned(), at(0.5), at(0.9), at(0.99), at(0.999), format!("{:.2}", ms(h.max()))]
+        let at = |q| if h.is_empty() { "-".to_owned() } else { format!("{:.2}", ms(h.value_at_quantile(q))) };
+        [name.to_owned(), at(0.5), at(0.9), at(0.99), at(0.999), at(1.0)]
     };
     let rows = [row("first token", &tally.ttft), row("between tokens", &tally.inter_token), row("whole answer", &tally.total)];
     let columns = [("ms", Left), ("p50", Right), ("p90", Right), ("p99", Right), ("p99.9", Right), ("max", Right)];

@@ -25,6 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of all metrics: some thousand lines are usual.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
 /// One line of Prometheus text: `name{labels} value`.
 #[derive(Debug, PartialEq)]
 struct Sample<'a> {
@@ -68,7 +70,7 @@ async fn fetch(address: &str) -> Result<String, Failure> {
 }
 
 /// Status and body of `/metrics`; the error is a sentence's end.
-async fn get(address: &str) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
+async fn get(address: &str) -> Result<(StatusCode, String), Error> {
     let uri: Uri = address.parse()?;
     let host = uri.authority().ok_or("it names no host")?;
     let stream = TcpStream::connect((host.host().trim_matches(['[', ']']), host.port_u16().unwrap_or(80))).await?;
@@ -78,14 +80,22 @@ async fn get(address: &str) -> Result<(StatusCode, String), Box<dyn std::error::
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        Ok::<_, Error>((status, String::from_utf8_lossy(&body).into_owned()))
     };
     // the connection has to be driven for the answer to come; that it ends is no news
     tokio::pin!(answer);
-    tokio::select! {
+    let answer = tokio::select! {
         answer = &mut answer => answer,
         _ = connection => answer.await,
-    }
+    };
+    answer.map_err(|error| match error.downcast_ref::<hyper::Error>() {
+        // it spoke first and made no sense: before the request was sent, or after
+        Some(cause) if cause.is_parse() || cause.is_canceled() => {
+            "what answers there is no HTTP/1 server; the HTTP port of a host is 7480 and its gRPC port 7400, unless set otherwise"
+                .into()
+        }
+        _ => error,
+    })
 }
 
 /// `None` for comments and empty lines. A label's value may hold anything, braces and spaces too.
