@@ -9,6 +9,8 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// At least one, in file order; names are unique.
     pub types: Vec<TypeConfig>,
+    /// Tenants with a weight of their own, in file order; names are unique.
+    pub tenants: Vec<TenantConfig>,
     /// How nodes are chosen.
     pub balancing: Balancing,
     /// What waits when all nodes are busy.
@@ -21,6 +23,15 @@ pub struct Config {
     pub logging: Logging,
     /// What it keeps on disk.
     pub cache: Cache,
+}
+
+/// Whose requests are kept apart, and share what there is by weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantConfig {
+    /// The name types refer to.
+    pub name: String,
+    /// Share of a full batch, relative to other tenants.
+    pub weight: f64,
 }
 
 /// One model that is loaded at the start.
@@ -42,6 +53,10 @@ pub struct ModelConfig {
     pub kv_type: KvType,
     /// Whether it also answers embedding requests.
     pub embeddings: bool,
+    /// Memory for keys and values that may be used again.
+    pub kv_memory_bytes: u64,
+    /// The same on disk.
+    pub kv_disk_bytes: u64,
 }
 
 /// Where a model's weights come from.
@@ -84,6 +99,8 @@ pub struct TypeConfig {
     pub weight: f64,
     /// Capability class for routing, 0 to 2; higher is stronger.
     pub tier: u8,
+    /// Whose isolates these are: `default`, or one of [`Config::tenants`].
+    pub tenant: String,
     /// CPU time the guest may use for one request.
     pub cpu_time: Duration,
     /// Calls a guest may make to the host in a second.
@@ -199,6 +216,8 @@ pub enum LogFormat {
 pub struct Cache {
     /// Folder for compiled guest modules; `None`: one in the user's cache folder.
     pub modules: Option<FilePath>,
+    /// Folder for keys and values; `None`: one in the user's cache folder.
+    pub kv: Option<FilePath>,
 }
 
 // === impl Config ===
@@ -207,6 +226,11 @@ impl Config {
     /// The model of that name.
     pub fn model(&self, name: &str) -> Option<&ModelConfig> {
         self.models.iter().find(|model| model.name == name)
+    }
+
+    /// The weight of that tenant; 1 where it has none of its own.
+    pub fn tenant_weight(&self, name: &str) -> f64 {
+        self.tenants.iter().find(|tenant| tenant.name == name).map_or(1.0, |tenant| tenant.weight)
     }
 }
 

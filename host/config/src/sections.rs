@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource, Network, Queue,
-    Shutdown, Strategy, TypeConfig,
+    Shutdown, Strategy, TenantConfig, TypeConfig,
     decode::{Decoder, Map, Value, meant},
     spelling::listed,
     tree::Node,
@@ -21,6 +21,7 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("", ROOT),
     ("models", MODEL),
     ("types", TYPE),
+    ("tenants", TENANT),
     ("balancing", BALANCING),
     ("queue", QUEUE),
     ("network", NETWORK),
@@ -29,18 +30,20 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("cache", CACHE),
 ];
 
-const ROOT: &[&str] = &["models", "types", "balancing", "queue", "network", "shutdown", "logging", "cache"];
-const MODEL: &[&str] = &["name", "path", "context", "sequences", "threads", "gpu-layers", "kv-type", "embeddings"];
+const ROOT: &[&str] = &["models", "types", "tenants", "balancing", "queue", "network", "shutdown", "logging", "cache"];
+const MODEL: &[&str] =
+    &["name", "path", "context", "sequences", "threads", "gpu-layers", "kv-type", "kv-memory", "kv-disk", "embeddings"];
 const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack",
+    "table-elements", "stack", "tenant",
 ];
+const TENANT: &[&str] = &["weight"];
 const BALANCING: &[&str] = &["strategy", "attempts"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
 const NETWORK: &[&str] = &["grpc", "http", "max-request-size", "client-stall-timeout", "insecure"];
 const SHUTDOWN: &[&str] = &["drain"];
 const LOGGING: &[&str] = &["format", "level"];
-const CACHE: &[&str] = &["modules"];
+const CACHE: &[&str] = &["modules", "kv"];
 
 const KB: u64 = 1 << 10;
 const MB: u64 = 1 << 20;
@@ -54,12 +57,14 @@ const MS: Duration = Duration::from_millis(1);
 pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Option<Config> {
     let root = decoder.root(root).map(ROOT)?;
     let models = models(&root, folder);
-    let types = types(&root, &models, folder);
+    let tenants = tenants(&root);
+    let types = types(&root, &models, tenants.as_deref(), folder);
     let (balancing, queue) = (root.section("balancing", BALANCING), root.section("queue", QUEUE));
     let (shutdown, cache) = (root.section("shutdown", SHUTDOWN), root.section("cache", CACHE));
     Some(Config {
         models: models.configs,
         types,
+        tenants: tenants.unwrap_or_default(),
         balancing: Balancing {
             strategy: balancing.choice("strategy", Strategy::NAMES).unwrap_or_default(),
             attempts: balancing.whole("attempts", 1..=10).unwrap_or(3),
@@ -72,7 +77,10 @@ pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Optio
         network: network(&root),
         shutdown: Shutdown { drain: shutdown.duration("drain", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(10)) },
         logging: logging(&root),
-        cache: Cache { modules: cache.get("modules").and_then(|value| file_path(&value, value.text()?, folder)) },
+        cache: Cache {
+            modules: cache.get("modules").and_then(|value| file_path(&value, value.text()?, folder)),
+            kv: cache.get("kv").and_then(|value| file_path(&value, value.text()?, folder)),
+        },
     })
 }
 
@@ -138,25 +146,73 @@ fn model(map: &Map<'_>, name: Option<&str>, folder: &Path) -> Option<ModelConfig
     let gpu_layers = map.whole("gpu-layers", 0..=10_000).unwrap_or(0);
     let kv_type = map.choice("kv-type", KvType::NAMES).unwrap_or_default();
     let embeddings = map.switch("embeddings").unwrap_or(true);
-    Some(ModelConfig { name: name?.to_owned(), source: source?, context, sequences, threads, gpu_layers, kv_type, embeddings })
+    let kv_memory_bytes = map.size("kv-memory", 0..=1024 * GB).unwrap_or(256 * MB);
+    let kv_disk_bytes = map.size("kv-disk", 0..=16_384 * GB).unwrap_or(0);
+    Some(ModelConfig {
+        name: name?.to_owned(),
+        source: source?,
+        context,
+        sequences,
+        threads,
+        gpu_layers,
+        kv_type,
+        embeddings,
+        kv_memory_bytes,
+        kv_disk_bytes,
+    })
 }
 
-fn types(root: &Map<'_>, models: &Models, folder: &Path) -> Vec<TypeConfig> {
+/// `None` when they could not be read: a reference that finds none is not wrong for sure then.
+fn tenants(root: &Map<'_>) -> Option<Vec<TenantConfig>> {
+    let Some(value) = root.get("tenants") else { return Some(Vec::new()) };
+    let one = |(name, value): (&str, Value<'_>)| {
+        check_name(name, &value, "a tenant");
+        let weight = value.map(TENANT)?.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0);
+        Some(TenantConfig { name: name.to_owned(), weight })
+    };
+    value.named()?.into_iter().map(one).collect()
+}
+
+fn types(root: &Map<'_>, models: &Models, tenants: Option<&[TenantConfig]>, folder: &Path) -> Vec<TypeConfig> {
     let advice = "name at least one, for example `tiny: {count: 1000, memory: 128MB, cpu: 0.1}`";
     let Some(types) = root.require("types", advice) else { return Vec::new() };
     let Some(entries) = types.named() else { return Vec::new() };
     if entries.is_empty() {
         types.wrong("has no entry", advice);
     }
-    entries.into_iter().filter_map(|(name, value)| node_type(name, &value, models, folder)).collect()
+    entries.into_iter().filter_map(|(name, value)| node_type(name, &value, models, tenants, folder)).collect()
 }
 
-fn node_type(name: &str, value: &Value<'_>, models: &Models, folder: &Path) -> Option<TypeConfig> {
+fn check_name(name: &str, value: &Value<'_>, what: &str) {
     let mut chars = name.chars();
     let begins_well = chars.next().is_some_and(|c| c.is_ascii_lowercase());
     if !begins_well || name.len() > 32 || !chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
-        value.wrong_key("is not a name for a type; use a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`");
+        let but = format!("is not a name for {what}; use a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`");
+        value.wrong_key(&but);
     }
+}
+
+/// The type's tenant: `default` needs no entry of its own.
+fn tenant(map: &Map<'_>, tenants: Option<&[TenantConfig]>) -> String {
+    let Some(value) = map.get("tenant") else { return "default".to_owned() };
+    let Some(name) = value.text() else { return String::new() };
+    let others = || tenants.into_iter().flatten().map(|tenant| tenant.name.as_str()).filter(|name| *name != "default");
+    let names = || std::iter::once("default").chain(others());
+    if tenants.is_some() && !names().any(|known| known == name) {
+        let known = format!("`tenants` has only {}", listed(names()));
+        value.wrong(known, meant(name, names(), "name one of them or add it there"));
+    }
+    name.to_owned()
+}
+
+fn node_type(
+    name: &str,
+    value: &Value<'_>,
+    models: &Models,
+    tenants: Option<&[TenantConfig]>,
+    folder: &Path,
+) -> Option<TypeConfig> {
+    check_name(name, value, "a type");
     let map = value.map(TYPE)?;
     map.require("count", "say how many there are at the start; 0 is allowed");
     Some(TypeConfig {
@@ -167,6 +223,7 @@ fn node_type(name: &str, value: &Value<'_>, models: &Models, folder: &Path) -> O
         model: model_reference(&map, models),
         module: module(&map, folder),
         weight: map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0),
+        tenant: tenant(&map, tenants),
         tier: map.whole("tier", 0..=2).unwrap_or(0),
         cpu_time: map.number("cpu-seconds", 0.001..=86_400.0).map_or(Duration::from_secs(10), Duration::from_secs_f64),
         host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),

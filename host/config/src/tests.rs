@@ -202,6 +202,16 @@ fn a_wrong_value_is_reported_with_what_to_do() {
 }
 
 #[test]
+fn types_belong_to_tenants_with_weights() {
+    let config =
+        parse(&format!("{SMALL}tenants: {{acme: {{weight: 2.5}}, zoo: {{}}}}").replace("count: 1", "count: 1, tenant: acme"));
+    assert_eq!(config.types[0].tenant, "acme");
+    assert_eq!(["acme", "zoo", "default"].map(|name| config.tenant_weight(name).to_string()), ["2.5", "1", "1"]);
+    assert!(error("tenants: {Acme: {}}").contains("is not a name for a tenant"));
+    assert!(error("tenants: {acme: {weight: 0}}").contains("raise it"));
+}
+
+#[test]
 fn a_name_is_compared_even_where_its_model_is_wrong() {
     let found = errors("models: [{name: a, path: x}, {name: a, path: 'builtin:dmeo'}]\ntypes: {a: {count: 1}}");
     assert_eq!(found.len(), 2, "{found:#?}");
@@ -227,6 +237,7 @@ fn a_wrong_type_or_model_is_reported_with_what_to_do() {
         ("[{path: x}]", "{a: {}}", "c.yaml:2:9: `types.a.count` is missing"),
         ("[{path: x}]", "{A: {count: 1}}", "c.yaml:2:9: `types.A` is not a name for a type"),
         ("[{path: x}]", "{a: {count: 1}, a: {count: 2}}", "c.yaml:2:24: `types.a` is already set in line 2"),
+        ("[{path: x}]", "{a: {count: 1, tenant: acme}}", "is `acme`, but `tenants` has only `default`; name one of them"),
         ("[{path: x}]", "{a: {count: 200001}}", "must be a whole number from 0 to 200000; lower it"),
         ("[{path: x}]", "{a: {count: 1, cpu: 65}}", "is 65, but must be from 0.001 to 64; lower it"),
         ("[{path: x}]", "{a: {count: 1, cpu: .inf}}", "is `.inf`, but must be a number"),

@@ -51,6 +51,8 @@ impl FinishReason {
 pub struct Usage {
     /// Prompt tokens, template and begin-of-text included.
     pub input_tokens: u32,
+    /// Those of them that did not have to be computed, because an earlier request began alike.
+    pub cached_tokens: u32,
     /// Tokens generated.
     pub output_tokens: u32,
 }
@@ -58,6 +60,7 @@ pub struct Usage {
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.cached_tokens = self.cached_tokens.saturating_add(other.cached_tokens);
         self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
     }
 }

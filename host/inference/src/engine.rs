@@ -78,6 +78,12 @@ pub struct EngineLoad {
     pub n_prompt_tokens: u64,
     /// Tokens generated since the start.
     pub n_generated_tokens: u64,
+    /// Tokens since the start that were there already and did not have to be computed.
+    pub n_cached_tokens: u64,
+    /// Bytes of keys and values kept in memory, outside of the KV cache.
+    pub kv_memory_bytes: u64,
+    /// The same on disk.
+    pub kv_disk_bytes: u64,
 }
 
 /// The engines of this host by model name. Clones share one table.

@@ -59,7 +59,7 @@ impl InferenceEngine for FakeEngine {
             let text = if i == 1 { format!("word{i}") } else { format!(" word{i}") };
             Ok(AnswerEvent::Piece { text, n_tokens: 1 })
         });
-        let usage = Usage { input_tokens, output_tokens: n };
+        let usage = Usage { input_tokens, cached_tokens: 0, output_tokens: n };
         let end = stream::iter([Ok(AnswerEvent::Finished(Finished { reason: FinishReason::Length, usage }))]);
         Ok(pieces
             .chain(end)

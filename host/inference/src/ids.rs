@@ -36,6 +36,10 @@ name! {
     TypeName
 }
 name! {
+    /// Whose requests these are. What one tenant's requests left in a cache is never used for another's.
+    TenantName
+}
+name! {
     /// One place that serves requests: an isolate of this host or a remote host.
     NodeId
 }

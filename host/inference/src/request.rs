@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use crate::{ModelName, RequestId, Sampling, TypeName};
+use crate::{ModelName, NodeId, RequestId, Sampling, TenantName, TypeName};
 
 /// One generation, as the edge or a guest asked for it.
 #[derive(Clone, Debug)]
@@ -15,8 +15,30 @@ pub struct GenerateRequest {
     pub prompt: Prompt,
     /// How tokens are chosen and when generation ends.
     pub sampling: Sampling,
+    /// Whose work it is.
+    pub share: Share,
     /// After this the generation ends with [`crate::InferenceError::DeadlineExceeded`], wherever it is.
     pub deadline: Option<Instant>,
+}
+
+/// Whose work a request is. When there is more than fits, a model's batch is shared between tenants, and within a tenant between
+/// isolates, in proportion to their weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    /// Who may start from what earlier requests of theirs computed.
+    pub tenant: TenantName,
+    /// The tenant's weight among tenants, above 0.
+    pub tenant_weight: f64,
+    /// Which isolate of the tenant asks.
+    pub isolate: Option<NodeId>,
+    /// The isolate's weight among those of its tenant, above 0.
+    pub weight: f64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { tenant: "default".into(), tenant_weight: 1.0, isolate: None, weight: 1.0 }
+    }
 }
 
 /// What a model is given.

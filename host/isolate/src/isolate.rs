@@ -15,7 +15,7 @@ use std::{
 
 use futures::Stream;
 use llambo_inference::{
-    AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView,
+    AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView, Share,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     NodeType,
     guest::Guest,
-    node_type::Berth,
+    node_type::{Berth, TypeSettings},
     output::{CHANNEL_PIECES, Event, Sender},
 };
 
@@ -149,8 +149,11 @@ impl Node for Isolate {
         }
     }
 
-    fn generate(&self, request: GenerateRequest) -> GenerateFuture<'_> {
+    fn generate(&self, mut request: GenerateRequest) -> GenerateFuture<'_> {
         Box::pin(async move {
+            let TypeSettings { tenant, tenant_weight, weight, .. } = self.node_type.settings();
+            let isolate = Some(self.id.clone());
+            request.share = Share { tenant: tenant.clone(), tenant_weight: *tenant_weight, isolate, weight: *weight };
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
             let occupied = Arc::clone(&me).occupy().await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);

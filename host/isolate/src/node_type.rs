@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use llambo_inference::{ModelName, Models, NodeId, TypeName};
+use llambo_inference::{ModelName, Models, NodeId, TenantName, TypeName};
 
 use crate::{
     Isolate, SandboxError,
@@ -37,8 +37,12 @@ pub struct TypeSettings {
     pub model: ModelName,
     /// What each isolate may use.
     pub limits: Limits,
-    /// Share of requests under `weighted-random`.
+    /// Share of requests under `weighted-random`, and of a full batch within the tenant.
     pub weight: f64,
+    /// Whose isolates these are.
+    pub tenant: TenantName,
+    /// The tenant's share of a full batch.
+    pub tenant_weight: f64,
     /// Isolates that room is made for at once; more can be spawned as long as there is room.
     pub expected: u32,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use llambo_inference::{GenerateRequest, InferenceError, ModelName, Models, RequestId, Usage};
+use llambo_inference::{GenerateRequest, InferenceError, ModelName, Models, RequestId, Share, Usage};
 use wasmtime::{
     Result,
     component::{Resource, ResourceTable},
@@ -37,6 +37,7 @@ pub(crate) struct GuestState {
 pub(crate) struct Call {
     pub(crate) id: RequestId,
     pub(crate) model: ModelName,
+    pub(crate) share: Share,
     pub(crate) deadline: Option<Instant>,
     pub(crate) sender: Sender,
     /// Generations under way, by the execution context they run in.
@@ -73,10 +74,11 @@ impl Held for Tensor {
 
 impl Call {
     pub(crate) fn new(request: GenerateRequest, sender: Sender) -> Self {
-        let GenerateRequest { id, model, deadline, .. } = request;
+        let GenerateRequest { id, model, share, deadline, .. } = request;
         Self {
             id,
             model,
+            share,
             deadline,
             sender,
             sessions: HashMap::new(),

@@ -22,8 +22,14 @@ use crate::{
     embed::{Embedder, MAX_EMBED_TOKENS},
     error::LlamaError,
     ffi::{Context, ContextParams, Token},
-    load::{EngineSettings, KvType, LoadedModel, PREFILL_TOKENS},
+    kv::{
+        disk::{Disk, fingerprint},
+        kept::Budgets,
+        streams::Streams,
+    },
+    load::{EngineSettings, KvType, LoadedModel},
     sequence::Sequence,
+    step::pace::MOST_TOKENS,
     stream,
     worker::{Command, Worker},
 };
@@ -55,6 +61,9 @@ pub(crate) struct Board {
     pub(crate) n_kv_used: AtomicU64,
     pub(crate) n_prompt_tokens: AtomicU64,
     pub(crate) n_generated_tokens: AtomicU64,
+    pub(crate) n_cached_tokens: AtomicU64,
+    pub(crate) kv_memory_bytes: AtomicU64,
+    pub(crate) kv_disk_bytes: AtomicU64,
 }
 
 impl LlamaEngine {
@@ -68,7 +77,7 @@ impl LlamaEngine {
         let params = ContextParams {
             n_sequences: settings.n_sequences,
             n_context: model.info.n_context,
-            n_batch: PREFILL_TOKENS.max(settings.n_sequences),
+            n_batch: u32::try_from(MOST_TOKENS).unwrap_or(u32::MAX).max(settings.n_sequences),
             n_threads,
             kv_q8: settings.kv_type == KvType::Q8,
             pooled: false,
@@ -79,6 +88,8 @@ impl LlamaEngine {
         let board = Arc::<Board>::default();
         let (ready, is_ready) = sync_channel(1);
         let (shared, seen, stall) = (Arc::clone(&model), Arc::clone(&board), settings.stall_timeout);
+        let budgets = Budgets { memory: settings.kv_memory_bytes, disk: settings.kv_disk_bytes };
+        let folder = settings.kv_folder.clone().filter(|_| budgets.disk > 0);
         let thread = thread::Builder::new()
             .name(format!("llama {}", settings.name))
             .spawn(move || {
@@ -87,8 +98,17 @@ impl LlamaEngine {
                     Ok(context) => context,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
+                let disk = folder.map(|folder| {
+                    let kind = fingerprint(&[&shared.info.digest, if params.kv_q8 { "q8_0" } else { "f16" }]);
+                    Disk::open(&folder, kind, thread::current()).map_err(|error| LlamaError::KvFolder { folder, error })
+                });
+                let disk = match disk.transpose() {
+                    Ok(disk) => disk,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let streams = Streams::new(context, params.n_sequences as usize, budgets, disk);
                 let embedder = Embedder::new(shared.info.n_context, n_threads);
-                let worker = Worker::new(shared, context, embedder, inbox, seen, stall);
+                let worker = Worker::new(shared, streams, embedder, inbox, seen, stall);
                 if ready.send(Ok(())).is_ok() {
                     worker.run();
                 }
@@ -181,6 +201,9 @@ impl InferenceEngine for LlamaEngine {
             n_kv_total: u64::from(info.n_context) * u64::from(info.n_sequences),
             n_prompt_tokens: board.n_prompt_tokens.load(Relaxed),
             n_generated_tokens: board.n_generated_tokens.load(Relaxed),
+            n_cached_tokens: board.n_cached_tokens.load(Relaxed),
+            kv_memory_bytes: board.kv_memory_bytes.load(Relaxed),
+            kv_disk_bytes: board.kv_disk_bytes.load(Relaxed),
         }
     }
 }

@@ -38,6 +38,14 @@ pub enum LlamaError {
     /// The engine thread could not be started.
     #[error("cannot start the engine thread: {0}")]
     Thread(std::io::Error),
+    /// The folder for keys and values on disk cannot be used.
+    #[error("the folder `{}` for KV copies cannot be used: {error}", folder.display())]
+    KvFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// A text that no tokenizer call takes.
     #[error("a text of {n_bytes} bytes cannot be tokenized")]
     TextTooLong {

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod ffi;
 mod gbnf;
+mod kv;
 mod load;
 mod sampler;
 mod sequence;
@@ -35,6 +36,10 @@ pub fn describe_metrics() {
     describe_gauge!("llambo_llama_kv_used_tokens", "Tokens of KV cache in use, by model");
     describe_gauge!("llambo_llama_kv_total_tokens", "Tokens of KV cache there are, by model");
     describe_counter!("llambo_llama_prompt_tokens_total", "Prompt tokens computed, by model");
+    describe_gauge!("llambo_llama_kept_memory_bytes", Unit::Bytes, "Keys and values kept in memory for what may go on, by model");
+    describe_gauge!("llambo_llama_kept_disk_bytes", Unit::Bytes, "Keys and values kept on disk for what may go on, by model");
+    describe_counter!("llambo_llama_cached_tokens_total", "Tokens that were there and did not have to be computed, by model");
+    describe_counter!("llambo_llama_displaced_sequences_total", "Sequences that made room for one that waited, by model");
     describe_counter!("llambo_llama_generated_tokens_total", "Tokens generated, by model");
 }
 
@@ -46,9 +51,12 @@ pub fn publish_gauges(engine: &dyn llambo_inference::InferenceEngine) {
         ("llambo_llama_waiting_sequences", u64::from(load.n_waiting)),
         ("llambo_llama_kv_used_tokens", load.n_kv_used),
         ("llambo_llama_kv_total_tokens", load.n_kv_total),
+        ("llambo_llama_kept_memory_bytes", load.kv_memory_bytes),
+        ("llambo_llama_kept_disk_bytes", load.kv_disk_bytes),
     ] {
         metrics::gauge!(gauge, "model" => name.clone()).set(value as f64);
     }
     metrics::counter!("llambo_llama_prompt_tokens_total", "model" => name.clone()).absolute(load.n_prompt_tokens);
+    metrics::counter!("llambo_llama_cached_tokens_total", "model" => name.clone()).absolute(load.n_cached_tokens);
     metrics::counter!("llambo_llama_generated_tokens_total", "model" => name).absolute(load.n_generated_tokens);
 }

@@ -1,6 +1,6 @@
 //! From a file to a loaded model with all that is computed once: pieces, template, constraints, default sampling.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use llambo_catalog::{GgufHeader, ModelFile};
 use llambo_inference::{ModelInfo, ModelName, Prompt, Sampling, SamplingOptions};
@@ -29,6 +29,13 @@ pub struct EngineSettings {
     pub n_gpu_layers: u32,
     /// How keys and values are kept.
     pub kv_type: KvType,
+    /// Memory for keys and values of what may go on: finished prompts, conversations between two turns, sequences that wait
+    /// for their turn.
+    pub kv_memory_bytes: u64,
+    /// The same on disk, for what memory has no room for.
+    pub kv_disk_bytes: u64,
+    /// Where on disk; `None` keeps nothing there.
+    pub kv_folder: Option<PathBuf>,
     /// Whether it also answers embedding requests.
     pub embeddings: bool,
     /// A reader that takes nothing for this long is given up.
@@ -57,14 +64,14 @@ impl EngineSettings {
             n_threads: u32::try_from(n_threads).unwrap_or(1),
             n_gpu_layers: 0,
             kv_type: KvType::F16,
+            kv_memory_bytes: 256 << 20,
+            kv_disk_bytes: 0,
+            kv_folder: None,
             embeddings: true,
             stall_timeout: Duration::from_mins(1),
         }
     }
 }
-
-/// Tokens a prompt may add to one decode step; more stalls the others (512: `llama.cpp`'s physical batch).
-pub(crate) const PREFILL_TOKENS: u32 = 512;
 
 /// A model and what is derived from it, shared by the engine's thread and those who submit.
 pub(crate) struct LoadedModel {

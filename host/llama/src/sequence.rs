@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use llambo_inference::{
-    AnswerEvent, FinishReason, Finished, GenerateRequest, InferenceError, Instant, RequestId, SamplingError, Usage,
+    AnswerEvent, FinishReason, Finished, GenerateRequest, InferenceError, Instant, RequestId, SamplingError, Share, Usage,
 };
 
 use crate::{
@@ -19,12 +19,17 @@ use crate::{
 /// A checked and tokenized request with all the state of its generation.
 pub(crate) struct Sequence {
     pub(crate) id: RequestId,
-    pub(crate) prompt: Vec<Token>,
-    /// Prompt tokens that are computed.
+    pub(crate) share: Share,
+    /// The prompt, and what was generated.
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) n_prompt: usize,
+    /// Tokens whose keys and values are in its stream.
     pub(crate) n_fed: usize,
-    /// The token to be computed next, once the prompt is.
-    pub(crate) last: Token,
     pub(crate) n_generated: u32,
+    /// Of these, what it had generated when it got its place.
+    pub(crate) n_generated_before: u32,
+    /// Prompt tokens that did not have to be computed; `None` before it got a place.
+    n_cached: Option<usize>,
     max_tokens: u32,
     ignore_end: bool,
     pub(crate) deadline: Option<Instant>,
@@ -63,9 +68,12 @@ impl Sequence {
         let room = u32::try_from(model.info.n_context as usize - prompt.len()).unwrap_or(0);
         Ok(Self {
             id: request.id,
+            share: request.share,
+            n_prompt: prompt.len(),
             n_fed: 0,
-            last: 0,
             n_generated: 0,
+            n_generated_before: 0,
+            n_cached: None,
             max_tokens: sampling.max_tokens.unwrap_or(u32::MAX).min(room),
             ignore_end: sampling.ignore_eos && constraint.is_none(),
             deadline: request.deadline,
@@ -77,23 +85,43 @@ impl Sequence {
             n_held: 0,
             ended: false,
             events,
-            prompt,
+            tokens: prompt,
         })
     }
 
-    /// Prompt tokens still to be computed.
-    pub(crate) fn n_unfed(&self) -> usize {
-        self.prompt.len() - self.n_fed
+    /// It has its place, with the keys and values of its first `n_fed` tokens.
+    pub(crate) fn start(&mut self, n_fed: usize) {
+        self.n_fed = n_fed;
+        self.n_generated_before = self.n_generated;
+        self.n_cached.get_or_insert(n_fed);
     }
 
-    /// Tokens it has in the KV cache.
-    pub(crate) fn n_cached(&self) -> usize {
-        self.n_fed + (self.n_generated as usize).saturating_sub(1)
+    /// Tokens still to be computed.
+    pub(crate) fn n_unfed(&self) -> usize {
+        self.tokens.len() - self.n_fed
+    }
+
+    /// Tokens to be computed before the next one can be chosen, when that is more than the one chosen last.
+    pub(crate) fn n_to_prefill(&self) -> usize {
+        let is_decoding = self.n_generated > 0 && self.n_unfed() <= 1;
+        if self.ended || is_decoding { 0 } else { self.n_unfed() }
     }
 
     /// Whether its next token can be computed.
     pub(crate) fn can_decode(&self) -> bool {
-        !self.ended && self.paused_since.is_none() && self.n_unfed() == 0 && self.n_generated > 0
+        !self.ended && self.paused_since.is_none() && self.n_unfed() == 1 && self.n_generated > 0
+    }
+
+    /// Takes the next of its tokens to be computed, and where it stands.
+    pub(crate) fn feed(&mut self) -> (Token, usize) {
+        let position = self.n_fed;
+        self.n_fed += 1;
+        (self.tokens[position], position)
+    }
+
+    /// Tokens generated since it got its place.
+    pub(crate) fn n_generated_since(&self) -> u32 {
+        self.n_generated - self.n_generated_before
     }
 
     /// Takes the next token from its logits: `[n_vocab]` f32, changed in place.
@@ -115,11 +143,11 @@ impl Sequence {
             if is_damaged { LlamaError::NotNumbers } else { stuck() }
         })?;
         self.n_generated += 1;
-        self.last = token;
         if model.model.is_end(token) && !self.ignore_end {
             self.end(FinishReason::Stop, now);
             return Ok(());
         }
+        self.tokens.push(token);
         self.sampler.accept(token);
         let progress = self.constraint.as_mut().map_or(Ok(Progress::Open), |c| c.accept(token))?;
         self.n_held += 1;
@@ -144,8 +172,12 @@ impl Sequence {
     fn end(&mut self, reason: FinishReason, now: Instant) {
         let rest = self.text.finish();
         self.emit_text(rest, now);
-        let input_tokens = u32::try_from(self.prompt.len()).unwrap_or(u32::MAX);
-        let usage = Usage { input_tokens, output_tokens: self.n_generated };
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let usage = Usage {
+            input_tokens: narrow(self.n_prompt),
+            cached_tokens: narrow(self.n_cached.unwrap_or(0)),
+            output_tokens: self.n_generated,
+        };
         self.ended = true;
         self.emit(AnswerEvent::Finished(Finished { reason, usage }), now);
     }

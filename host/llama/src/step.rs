@@ -1,11 +1,14 @@
 //! One step of the engine, phase by phase:
 //!
-//! `admit` (inbox to free sequence ids) -> `retire` (who is cancelled, late or stalled) -> `assemble` (one prefill batch, then one decode
-//! batch) -> decode and sample -> `retire` (who has ended).
+//! `retire` (who is cancelled, late, stalled, or has ended) -> `admit` (by `fair` turns, to the lowest free sequence id) -> `assemble` (one
+//! prefill batch, then one decode batch) -> decode and sample.
 //!
 //! Prompts and answers are computed in separate calls: mixed batches split into many small ones inside llama.cpp. Answers
 //! take one token of each sequence, in ascending order of sequence id without holes, which llama.cpp computes as one.
 
 pub(crate) mod admit;
 pub(crate) mod assemble;
+pub(crate) mod fair;
+pub(crate) mod pace;
 pub(crate) mod retire;
+pub(crate) mod slots;

@@ -12,21 +12,25 @@ use std::{
 };
 
 use llambo_inference::{Embedding, InferenceError, Instant};
-use metrics::{Histogram, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use tokio::sync::oneshot;
 
 use crate::{
     embed::Embedder,
     engine::Board,
     error::LlamaError,
-    ffi::{Batch, Context, Token},
-    load::{LoadedModel, PREFILL_TOKENS},
+    ffi::{Batch, Token},
+    kv::streams::Streams,
+    load::LoadedModel,
     sampler::Candidate,
     sequence::Sequence,
     step::{
-        admit::{Slots, admit},
-        assemble::{self, Outputs},
+        admit,
+        assemble::{self, Filler, Outputs},
+        fair::Accounts,
+        pace::Pace,
         retire::{Fate, fate, next_check},
+        slots::Slots,
     },
 };
 
@@ -38,11 +42,13 @@ pub(crate) enum Command {
 
 pub(crate) struct Worker {
     model: Arc<LoadedModel>,
-    context: Context,
+    streams: Streams,
     embedder: Embedder,
     inbox: Receiver<Command>,
     board: Arc<Board>,
     stall_timeout: Duration,
+    accounts: Accounts,
+    pace: Pace,
     slots: Slots,
     waiting: VecDeque<Box<Sequence>>,
     /// Ended, but their readers have not taken everything yet. They hold no place in the cache.
@@ -50,17 +56,18 @@ pub(crate) struct Worker {
     delivering: Vec<Box<Sequence>>,
     batch: Batch,
     outputs: Outputs,
-    fillers: Vec<usize>,
+    fillers: Vec<Filler>,
     candidates: Vec<Candidate>,
     prefill_seconds: Histogram,
     decode_seconds: Histogram,
     batch_sequences: Histogram,
+    displaced: Counter,
 }
 
 impl Worker {
     pub(crate) fn new(
         model: Arc<LoadedModel>,
-        context: Context,
+        streams: Streams,
         embedder: Embedder,
         inbox: Receiver<Command>,
         board: Arc<Board>,
@@ -71,9 +78,12 @@ impl Worker {
             slots: (0..model.info.n_sequences).map(|_| None).collect(),
             prefill_seconds: histogram!("llambo_llama_prefill_step_seconds", "model" => name.clone()),
             decode_seconds: histogram!("llambo_llama_decode_step_seconds", "model" => name.clone()),
-            batch_sequences: histogram!("llambo_llama_batch_sequences", "model" => name),
+            batch_sequences: histogram!("llambo_llama_batch_sequences", "model" => name.clone()),
+            displaced: counter!("llambo_llama_displaced_sequences_total", "model" => name),
             model,
-            context,
+            streams,
+            accounts: Accounts::default(),
+            pace: Pace::default(),
             embedder,
             inbox,
             board,
@@ -91,8 +101,9 @@ impl Worker {
     pub(crate) fn run(mut self) {
         while !self.board.is_closing.load(Acquire) {
             self.take_commands();
+            self.streams.settle();
             self.retire();
-            admit(&mut self.waiting, &mut self.slots);
+            self.admit();
             self.publish();
             let mut worked = self.prefill();
             worked |= self.decode();
@@ -106,7 +117,10 @@ impl Worker {
     fn take_commands(&mut self) {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
-                Command::Generate(sequence) => self.waiting.push_back(sequence),
+                Command::Generate(sequence) => {
+                    self.accounts.enter(&sequence.share);
+                    self.waiting.push_back(sequence);
+                }
                 Command::Embed { tokens, reply } if !reply.is_closed() => {
                     // whoever asked may be gone by then: nothing to do
                     let _ = reply.send(self.embedder.embed(&self.model.model, &tokens));
@@ -123,16 +137,16 @@ impl Worker {
             let Some(mut sequence) = self.slots[id].take() else { continue };
             match fate(&mut sequence, now, stall) {
                 Fate::Stays if sequence.ended => {
-                    self.context.forget(id);
+                    self.streams.leave(id, &sequence);
                     self.delivering.push(sequence);
                 }
                 Fate::Stays => self.slots[id] = Some(sequence),
                 Fate::Delivered => {
-                    self.context.forget(id);
+                    self.streams.leave(id, &sequence);
                     self.leave(&sequence);
                 }
                 Fate::Ends(error) => {
-                    self.context.forget(id);
+                    self.streams.leave(id, &sequence);
                     self.end(sequence, error);
                 }
             }
@@ -158,34 +172,67 @@ impl Worker {
         }
     }
 
+    /// Gives streams to those whose turn it is, and takes them from those who had theirs.
+    fn admit(&mut self) {
+        while admit::has_room(&self.slots) && !self.waiting.is_empty() {
+            let may_start = |sequence: &Sequence| !self.streams.is_worth_waiting(&self.slots, sequence);
+            let Some(i) = admit::next(&self.waiting, &self.accounts, may_start) else { break };
+            if self.slots.iter().all(Option::is_some) {
+                let Some(id) = admit::displaced(&self.slots, &self.accounts, &self.waiting[i]) else { break };
+                let Some(sequence) = self.slots[id].take() else { break };
+                self.streams.leave(id, &sequence);
+                self.displaced.increment(1);
+                self.waiting.push_back(sequence);
+            }
+            let Some(mut sequence) = self.waiting.remove(i) else { break };
+            let Some((id, n_fed)) = self.streams.start(&self.slots, &sequence) else { break };
+            sequence.start(n_fed);
+            self.board.n_cached_tokens.fetch_add(n_fed as u64, Relaxed);
+            self.accounts.charge(&sequence.share, sequence.n_unfed(), 0);
+            self.slots[id] = Some(sequence);
+        }
+    }
+
     /// One call with prompt tokens. Returns whether there were any.
     fn prefill(&mut self) -> bool {
-        let budget = (PREFILL_TOKENS as usize).min(self.context.n_batch());
-        assemble::prefill(&mut self.slots, budget, &mut self.batch, &mut self.outputs);
+        let others_decode = self.slots.iter().flatten().any(|sequence| sequence.can_decode());
+        let budget = self.pace.budget(others_decode).min(self.streams.context.n_batch());
+        assemble::prefill(&mut self.slots, &self.accounts, budget, &mut self.batch, &mut self.outputs);
         if self.batch.is_empty() {
             return false;
         }
-        let n = self.batch.len() as u64;
         let begun = Instant::now();
-        let done = self.context.decode(&mut self.batch);
-        self.prefill_seconds.record(begun.elapsed());
-        self.board.n_prompt_tokens.fetch_add(n, Relaxed);
+        let done = self.streams.context.decode(&mut self.batch);
+        let took = begun.elapsed();
+        self.pace.learn(self.batch.len(), took);
+        self.prefill_seconds.record(took);
+        self.board.n_prompt_tokens.fetch_add(self.batch.len() as u64, Relaxed);
+        match &done {
+            Ok(()) => {
+                for (id, _) in &self.outputs {
+                    self.slots[*id].iter().for_each(|sequence| self.streams.computed(*id, sequence));
+                }
+            }
+            // prompts that were in it only in part are as lost as those that were whole
+            Err(_) => self.outputs = self.batch.sequences().map(|id| (id, 0)).collect(),
+        }
         self.sample(done);
         true
     }
 
     /// One call with the next token of every sequence that is ready. Returns whether there were any.
     fn decode(&mut self) -> bool {
-        assemble::decode(&self.slots, &mut self.batch, &mut self.outputs, &mut self.fillers);
+        let free = |id| self.streams.n_kept(id);
+        assemble::decode(&mut self.slots, free, &mut self.batch, &mut self.outputs, &mut self.fillers);
         if self.batch.is_empty() {
             return false;
         }
         let begun = Instant::now();
-        let done = self.context.decode(&mut self.batch);
+        let done = self.streams.context.decode(&mut self.batch);
         self.decode_seconds.record(begun.elapsed());
         self.batch_sequences.record(self.outputs.len() as f64);
-        for id in self.fillers.drain(..) {
-            self.context.forget(id);
+        for filler in self.fillers.drain(..) {
+            self.streams.truncate(filler.id, filler.n_kept);
         }
         self.sample(done);
         true
@@ -197,34 +244,36 @@ impl Worker {
         let failed = done.err().map(InferenceError::from);
         for (id, place) in std::mem::take(&mut self.outputs) {
             let Some(mut sequence) = self.slots[id].take() else { continue };
-            let taken = match (&failed, self.context.logits(place)) {
+            let taken = match (&failed, self.streams.context.logits(place)) {
                 (Some(error), _) => Err(error.clone()),
                 (None, None) => Err(LlamaError::BadBatch("an output is missing").into()),
                 (None, Some(logits)) => {
                     self.board.n_generated_tokens.fetch_add(1, Relaxed);
+                    self.accounts.charge(&sequence.share, 0, 1);
                     sequence.take_token(logits, &mut self.candidates, &self.model, now).map_err(InferenceError::from)
                 }
             };
             match taken {
                 Ok(()) => self.slots[id] = Some(sequence),
                 Err(error) => {
-                    self.context.forget(id);
+                    self.streams.forget(id);
                     self.end(sequence, error);
                 }
             }
         }
     }
 
-    fn end(&self, sequence: Box<Sequence>, error: InferenceError) {
+    fn end(&mut self, sequence: Box<Sequence>, error: InferenceError) {
         self.leave(&sequence);
         tracing::debug!(
-            request_id = %sequence.id, model = %self.model.info.name, seq_state = "ended early", n_prompt = sequence.prompt.len(),
+            request_id = %sequence.id, model = %self.model.info.name, seq_state = "ended early", n_prompt = sequence.n_prompt,
             n_generated = sequence.n_generated, reason = error.reason(), "sequence ended"
         );
         sequence.events.fail(error);
     }
 
-    fn leave(&self, _: &Sequence) {
+    fn leave(&mut self, sequence: &Sequence) {
+        self.accounts.leave(&sequence.share);
         self.board.n_in_flight.fetch_sub(1, Relaxed);
     }
 
@@ -233,7 +282,10 @@ impl Worker {
         let running = self.slots.iter().flatten();
         self.board.n_running.store(narrow(running.clone().count()), Relaxed);
         self.board.n_waiting.store(narrow(self.waiting.len()), Relaxed);
-        self.board.n_kv_used.store(running.map(|s| s.n_cached() as u64).sum(), Relaxed);
+        self.board.n_kv_used.store(running.map(|s| s.n_fed as u64).sum(), Relaxed);
+        let kept = self.streams.kept();
+        self.board.kv_memory_bytes.store(kept.memory, Relaxed);
+        self.board.kv_disk_bytes.store(kept.disk, Relaxed);
     }
 
     /// Until a command, a reader or the next deadline. A wake-up between the last look and here is not lost: it makes `park` return at once.

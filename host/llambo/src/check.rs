@@ -49,12 +49,13 @@ fn report(plan: &Plan) -> String {
     let mut lines = Vec::new();
     for model in &plan.models {
         lines.push(format!(
-            "model    {}: weights {}, KV cache {} ({} sequences of {} tokens)",
+            "model    {}: weights {}, KV cache {} ({} sequences of {} tokens), up to {} of kept beginnings",
             model.name,
             Size(model.weight_bytes),
             Size(model.kv_bytes),
             model.n_sequences,
-            model.n_context
+            model.n_context,
+            Size(model.kept_bytes)
         ));
     }
     let need = &plan.isolates;

@@ -9,6 +9,7 @@ use llambo_llama::{EngineSettings, LlamaEngine};
 use crate::{
     Failure,
     plan::{Plan, n_cores},
+    serve::cache_folder,
 };
 
 /// Loads every model, one after the other. Blocks.
@@ -49,6 +50,9 @@ fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
             KvType::Q8_0 => llambo_llama::KvType::Q8,
         },
         embeddings: model.embeddings,
+        kv_memory_bytes: model.kv_memory_bytes,
+        kv_disk_bytes: model.kv_disk_bytes,
+        kv_folder: config.cache.kv.as_ref().map(|path| path.resolved.clone()).or_else(|| cache_folder("kv")),
         stall_timeout: config.network.client_stall_timeout,
         ..EngineSettings::new(&model.name)
     }

@@ -4,7 +4,7 @@ use std::{fmt, fs, num::NonZero, thread};
 
 use llambo_catalog::{Builtin, CatalogError, ModelFile};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
-use llambo_inference::{ModelName, TypeName};
+use llambo_inference::{ModelName, TenantName, TypeName};
 use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
 
 /// A configuration with its files opened and its needs computed.
@@ -25,6 +25,8 @@ pub(crate) struct PlannedModel {
     pub(crate) n_sequences: u32,
     pub(crate) weight_bytes: u64,
     pub(crate) kv_bytes: u64,
+    /// `kv-memory`.
+    pub(crate) kept_bytes: u64,
 }
 
 pub(crate) struct Problem {
@@ -69,7 +71,7 @@ impl Plan {
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
         let available_bytes = available_bytes();
-        let needed = isolates.idle_bytes + models.iter().map(|m| m.weight_bytes + m.kv_bytes).sum::<u64>();
+        let needed = isolates.idle_bytes + models.iter().map(|m| m.weight_bytes + m.kv_bytes + m.kept_bytes).sum::<u64>();
         if available_bytes.is_some_and(|available| needed > available) {
             warnings.push(Problem {
                 what: format!(
@@ -102,6 +104,7 @@ impl PlannedModel {
             n_sequences: model.sequences,
             weight_bytes: header.tensor_bytes(),
             kv_bytes,
+            kept_bytes: model.kv_memory_bytes,
             file: Some(file),
         })
     }
@@ -128,6 +131,8 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
         model: ModelName::from(&node_type.model),
         limits: limits(config, node_type),
         weight: node_type.weight,
+        tenant: TenantName::from(&node_type.tenant),
+        tenant_weight: config.tenant_weight(&node_type.tenant),
         expected: node_type.count,
     }
 }

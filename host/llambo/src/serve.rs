@@ -145,7 +145,7 @@ fn prepare(config: &Config) -> Result<(Models, IsolateFactory), Failure> {
     let models = models::load(config, &mut plan)?;
     let cache = match &config.cache.modules {
         Some(path) => Some(path.resolved.clone()),
-        None => cache_folder(),
+        None => cache_folder("modules"),
     };
     let sandbox = Sandbox::new(models.clone(), cache.and_then(absolute)).map_err(Failure::machine)?;
     let mut types = std::collections::BTreeMap::new();
@@ -222,11 +222,11 @@ fn publish(cluster: &Cluster, models: &Models) {
     }
 }
 
-/// Where compiled modules go unless the configuration says otherwise; `None` without a home.
-fn cache_folder() -> Option<PathBuf> {
+/// Where things are kept unless the configuration says otherwise; `None` without a home.
+pub(crate) fn cache_folder(what: &str) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("llambo").join("modules"))
+    Some(cache.join("llambo").join(what))
 }
 
 fn absolute(path: PathBuf) -> Option<PathBuf> {

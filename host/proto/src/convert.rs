@@ -2,7 +2,7 @@
 
 use llambo_inference::{
     AnswerEvent, Constraint, Finished, GenerateRequest, InferenceError, Instant, LogitBias, Message, ModelInfo, ModelName,
-    NodeId, Prompt, RequestId, Role, SamplingOptions, TypeName, Usage,
+    NodeId, Prompt, RequestId, Role, SamplingOptions, Share, TypeName, Usage,
 };
 
 use crate::v1;
@@ -90,6 +90,7 @@ impl Asked {
             node_type: self.node_type,
             prompt: self.prompt,
             sampling: self.options.resolve(&model.sampling)?,
+            share: Share::default(),
             deadline,
         })
     }
@@ -166,7 +167,7 @@ fn response(event: v1::generate_response::Event) -> v1::GenerateResponse {
 
 /// Tokens read and written.
 pub fn usage(usage: Usage) -> v1::Usage {
-    v1::Usage { input_tokens: usage.input_tokens, output_tokens: usage.output_tokens }
+    v1::Usage { input_tokens: usage.input_tokens, output_tokens: usage.output_tokens, cached_tokens: usage.cached_tokens }
 }
 
 /// A loaded model and its load now.
@@ -275,10 +276,11 @@ mod tests {
 
     #[test]
     fn the_end_carries_usage_and_time() {
-        let finished = Finished { reason: FinishReason::Length, usage: Usage { input_tokens: 3, output_tokens: 5 } };
+        let finished =
+            Finished { reason: FinishReason::Length, usage: Usage { input_tokens: 3, cached_tokens: 2, output_tokens: 5 } };
         let wire = event(AnswerEvent::Finished(finished), || Timing { ttft_ms: 1.5, total_ms: 9.0 });
         let Some(v1::generate_response::Event::Finished(end)) = wire.event else { panic!("{wire:?}") };
         assert_eq!((end.finish_reason.as_str(), end.ttft_ms, end.total_ms), ("length", 1.5, 9.0));
-        assert_eq!(end.usage, Some(v1::Usage { input_tokens: 3, output_tokens: 5 }));
+        assert_eq!(end.usage, Some(v1::Usage { input_tokens: 3, output_tokens: 5, cached_tokens: 2 }));
     }
 }

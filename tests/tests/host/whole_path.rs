@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use futures::{StreamExt, future::join_all};
 use llambo_catalog::Builtin;
 use llambo_client::{Ask, Event};
-use llambo_inference::{AnswerEvent, GenerateRequest, InferenceEngine, Prompt, Sampling};
+use llambo_inference::{AnswerEvent, GenerateRequest, InferenceEngine, Prompt, Sampling, Share};
 use llambo_llama::{EngineSettings, LlamaEngine};
 use llambo_tests::{Host, eventually, guest};
 
@@ -21,6 +21,7 @@ async fn by_the_engine_alone(prompts: &[String]) -> Vec<String> {
             node_type: None,
             prompt: Prompt::Text(prompt.clone()),
             sampling: Sampling { max_tokens: Some(12), temperature: 0.0, ..engine.info().sampling.clone() },
+            share: Share::default(),
             deadline: None,
         };
         let mut text = String::new();

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use llambo_inference::{
     AnswerEvent, AnswerStream, FinishReason, Finished, GenerateRequest, InferenceEngine, InferenceError, Message, Models, Node,
-    NodeState, Prompt, Role, Sampling, fake::FakeEngine,
+    NodeState, Prompt, Role, Sampling, Share, fake::FakeEngine,
 };
 use llambo_isolate::{Isolate, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
 use llambo_tests::{eventually, guest};
@@ -18,7 +18,15 @@ fn models() -> (Models, Arc<FakeEngine>) {
 }
 
 fn node_type(models: &Models, module: Module, limits: Limits, expected: u32) -> Result<Arc<NodeType>, SandboxError> {
-    let settings = TypeSettings { name: "t".into(), model: "fake".into(), limits, weight: 1.0, expected };
+    let settings = TypeSettings {
+        name: "t".into(),
+        model: "fake".into(),
+        limits,
+        weight: 1.0,
+        tenant: "default".into(),
+        tenant_weight: 1.0,
+        expected,
+    };
     Sandbox::new(models.clone(), None)?.node_type(settings, module)
 }
 
@@ -35,6 +43,7 @@ fn ask(prompt: &str, max_tokens: u32) -> GenerateRequest {
         node_type: None,
         prompt: Prompt::Text(prompt.into()),
         sampling: Sampling { max_tokens: Some(max_tokens), ..Sampling::default() },
+        share: Share::default(),
         deadline: None,
     }
 }

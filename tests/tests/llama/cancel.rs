@@ -62,18 +62,25 @@ async fn a_deadline_ends_a_sequence_running_or_waiting() {
     let within = |ms| Some(Instant::now() + Duration::from_millis(ms));
     let running =
         engine.submit(GenerateRequest { deadline: within(100), ..ask("Run", Sampling { max_tokens: None, ..endless() }) });
-    let mut running = running.unwrap();
-    // nobody reads `running`: it is paused when its buffer is full, and must end by its deadline all the same
+    let running = running.unwrap();
     let waiting = engine.submit(GenerateRequest { deadline: within(20), ..ask("Wait", endless()) }).unwrap();
-    let ended = read(waiting).await.unwrap_err();
-    assert_eq!(ended, InferenceError::DeadlineExceeded { n_generated: 0 });
-    let mut last = None;
-    while let Some(event) = running.next().await {
-        last = Some(event.map(|_| ()));
-    }
-    assert!(matches!(last, Some(Err(InferenceError::DeadlineExceeded { n_generated: 1.. }))), "{last:?}");
+    let (running, waiting) = futures::join!(read(running), read(waiting));
+    assert_eq!(waiting, Err(InferenceError::DeadlineExceeded { n_generated: 0 }));
+    assert!(matches!(running, Err(InferenceError::DeadlineExceeded { n_generated: 1.. })), "{running:?}");
     let late = GenerateRequest { deadline: Some(Instant::now()), ..ask("Late", endless()) };
     assert!(matches!(engine.submit(late), Err(InferenceError::DeadlineExceeded { n_generated: 0 })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_behind_gives_its_place_to_one_that_waits_and_goes_on_later() {
+    let engine = engine_with(Builtin::DemoSmall, |s| s.n_sequences = 1);
+    let all = Sampling { max_tokens: Some(300), ..endless() };
+    let expected = run(&engine, "Run", all.clone()).await;
+    let slow = engine.submit(ask("Run", all)).unwrap();
+    eventually("it is paused", || engine.load().n_kv_used > 30).await;
+    assert_eq!(run(&engine, "Wait", Sampling::greedy(4)).await.1.usage.output_tokens, 4);
+    let (text, finished) = read(slow).await.unwrap();
+    assert_eq!((text, finished.usage.output_tokens), (expected.0, expected.1.usage.output_tokens));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,13 +4,16 @@
 mod cancel;
 mod correct;
 mod form;
+mod keep;
 mod refuse;
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use llambo_catalog::Builtin;
-use llambo_inference::{AnswerEvent, AnswerStream, Finished, GenerateRequest, InferenceEngine, InferenceError, Prompt, Sampling};
+use llambo_inference::{
+    AnswerEvent, AnswerStream, Finished, GenerateRequest, InferenceEngine, InferenceError, Prompt, Sampling, Share,
+};
 use llambo_llama::{EngineSettings, LlamaEngine};
 
 fn engine_with(builtin: Builtin, change: impl FnOnce(&mut EngineSettings)) -> LlamaEngine {
@@ -32,6 +35,7 @@ fn ask(prompt: &str, sampling: Sampling) -> GenerateRequest {
         node_type: None,
         prompt: Prompt::Text(prompt.into()),
         sampling,
+        share: Share::default(),
         deadline: None,
     }
 }

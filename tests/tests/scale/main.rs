@@ -5,7 +5,7 @@
 use std::{fs, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use llambo_inference::{AnswerEvent, GenerateRequest, Models, Node, Prompt, Sampling, fake::FakeEngine};
+use llambo_inference::{AnswerEvent, GenerateRequest, Models, Node, Prompt, Sampling, Share, fake::FakeEngine};
 use llambo_isolate::{Isolate, Limits, Module, Sandbox, TypeSettings};
 
 const N: u32 = 10_000;
@@ -50,6 +50,7 @@ async fn answer(isolate: &Arc<Isolate>) -> Result<String, llambo_inference::Infe
         node_type: None,
         prompt: Prompt::Text("hello".into()),
         sampling: Sampling { max_tokens: Some(2), ..Sampling::default() },
+        share: Share::default(),
         deadline: None,
     };
     let events = isolate.generate(request).await?;
@@ -66,7 +67,15 @@ async fn ten_thousand_isolates_live_and_answer_and_cost_little() {
     models.insert(Arc::new(FakeEngine::new("fake", 64)));
     let limits = Limits::default();
     let slot_bytes = limits.memory_bytes;
-    let settings = TypeSettings { name: "tiny".into(), model: "fake".into(), limits, weight: 1.0, expected: N };
+    let settings = TypeSettings {
+        name: "tiny".into(),
+        model: "fake".into(),
+        limits,
+        weight: 1.0,
+        tenant: "default".into(),
+        tenant_weight: 1.0,
+        expected: N,
+    };
     let node_type = Sandbox::new(models, None).unwrap().node_type(settings, Module::default_engine()).unwrap();
     let before = resident_bytes();
     let isolates = node_type.spawn(N).await.unwrap().isolates;

@@ -117,7 +117,7 @@ impl Inference for Service {
         let mut usage = Usage::default();
         let mut embeddings = Vec::with_capacity(embedded.len());
         for embedding in embedded {
-            usage += Usage { input_tokens: embedding.input_tokens, output_tokens: 0 };
+            usage += Usage { input_tokens: embedding.input_tokens, ..Usage::default() };
             embeddings.push(v1::Embedding { values: embedding.values });
         }
         let model = engine.info().name.to_string();

@@ -225,7 +225,7 @@ impl GuestState {
             let what = format!("{MAX_SESSIONS} generations are under way for this request, the most there may be");
             return Ok(Err(InferenceError::InvalidRequest(what)));
         }
-        let (id, deadline) = (call.id.clone(), call.deadline);
+        let (id, share, deadline) = (call.id.clone(), call.share.clone(), call.deadline);
         let (stream, numbered) = (input.options.stream, input.numbered);
         let started = tokio::task::spawn_blocking(move || {
             let request = GenerateRequest {
@@ -234,6 +234,7 @@ impl GuestState {
                 node_type: None,
                 prompt: input.prompt,
                 sampling: input.options.sampling.resolve(&engine.info().sampling)?,
+                share,
                 deadline,
             };
             Session::start(engine.as_ref(), request, stream, numbered)
@@ -271,6 +272,7 @@ impl GuestState {
             let json = serde_json::json!({
                 "finish_reason": finished.reason.as_str(),
                 "input_tokens": finished.usage.input_tokens,
+                "cached_tokens": finished.usage.cached_tokens,
                 "output_tokens": finished.usage.output_tokens,
             });
             named.push((finish.to_owned(), self.hold(Tensor::text(json.to_string()))?));

@@ -156,6 +156,6 @@ impl Session {
 
     /// What is known of the cost of one that is given up: what it generated.
     pub(crate) fn usage_so_far(&self) -> Usage {
-        Usage { input_tokens: 0, output_tokens: self.n_generated }
+        Usage { output_tokens: self.n_generated, ..Usage::default() }
     }
 }

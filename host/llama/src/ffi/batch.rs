@@ -44,6 +44,14 @@ impl Batch {
         self.tokens.len() - 1
     }
 
+    /// Whose tokens are in it, by sequence id.
+    pub(crate) fn sequences(&self) -> impl Iterator<Item = usize> {
+        let mut ids: Vec<usize> = self.sequences.iter().filter_map(|&id| usize::try_from(id).ok()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter()
+    }
+
     /// Everything that llama.cpp would abort over.
     pub(super) fn check(&self, context: &Context) -> Result<(), LlamaError> {
         let within = |value: i32, limit: usize| usize::try_from(value).is_ok_and(|v| v < limit);

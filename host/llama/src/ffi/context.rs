@@ -10,6 +10,9 @@ use llama_cpp_sys_2 as sys;
 use super::{Batch, Model};
 use crate::error::LlamaError;
 
+/// All of a sequence's state, in memory of the host.
+const WHOLE: sys::llama_state_seq_flags = 0;
+
 /// Keys, values and compute buffers of up to `n_sequences` sequences.
 pub(crate) struct Context {
     pub(super) raw: NonNull<sys::llama_context>,
@@ -84,6 +87,11 @@ impl Context {
         self.n_batch
     }
 
+    /// Tokens one sequence may have.
+    pub(crate) fn n_positions(&self) -> usize {
+        self.n_positions
+    }
+
     /// Computes all tokens of `batch`. Afterwards the outputs asked for can be read by their order in the batch.
     pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), LlamaError> {
         self.n_outputs = 0;
@@ -136,6 +144,50 @@ impl Context {
         let row = NonNull::new(row)?;
         // SAFETY: a pooled embedding has `n_embd` floats, valid until the next decode, which needs `&mut self`.
         Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.model.n_embd()) })
+    }
+
+    /// A copy of a sequence's keys and values; `None` when there is nothing, or no memory for it.
+    pub(crate) fn save(&mut self, sequence: usize) -> Option<Vec<u8>> {
+        let id = i32::try_from(sequence).ok().filter(|_| sequence < self.n_sequences)?;
+        // SAFETY: the id is in range.
+        let size = unsafe { sys::llama_state_seq_get_size_ext(self.raw.as_ptr(), id, WHOLE) };
+        let mut copy: Vec<u8> = Vec::new();
+        copy.try_reserve_exact(size).ok()?;
+        // SAFETY: there is room for `size` bytes, which is what the call may write; it says how many of them it did.
+        let written = unsafe { sys::llama_state_seq_get_data_ext(self.raw.as_ptr(), copy.as_mut_ptr(), size, id, WHOLE) };
+        if written == 0 || written > size {
+            return None;
+        }
+        // SAFETY: so many bytes were written.
+        unsafe { copy.set_len(written) };
+        Some(copy)
+    }
+
+    /// Puts a copy that [`Context::save`] made, of a context like this one, in place of what a sequence has. On failure the
+    /// sequence is empty.
+    pub(crate) fn restore(&mut self, sequence: usize, copy: &[u8]) -> bool {
+        let Some(id) = i32::try_from(sequence).ok().filter(|_| sequence < self.n_sequences) else { return false };
+        self.forget(sequence);
+        // SAFETY: the id is in range; llama.cpp reads within the bytes given and checks their form.
+        let read = unsafe { sys::llama_state_seq_set_data_ext(self.raw.as_ptr(), copy.as_ptr(), copy.len(), id, WHOLE) };
+        if read != copy.len() {
+            self.forget(sequence);
+        }
+        read == copy.len()
+    }
+
+    /// Keeps the first `n` tokens of a sequence. False when this kind of cache can only forget all, and then it has.
+    pub(crate) fn truncate(&mut self, sequence: usize, n: usize) -> bool {
+        let (Ok(id), Ok(from)) = (i32::try_from(sequence), i32::try_from(n)) else { return false };
+        if sequence >= self.n_sequences {
+            return false;
+        }
+        // SAFETY: the id is in range; a range to the end lies within one stream.
+        let done = unsafe { sys::llama_memory_seq_rm(self.memory, id, from, -1) };
+        if !done {
+            self.forget(sequence);
+        }
+        done
     }
 
     /// Forgets a whole sequence.

@@ -76,6 +76,11 @@ pub fn system_info() -> String {
     unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().into_owned()
 }
 
+/// What tells builds of llama.cpp apart whose copies of a sequence may not suit each other.
+pub(crate) fn build() -> &'static str {
+    concat!("llama-cpp-sys-2 0.1.161, llambo ", env!("CARGO_PKG_VERSION"))
+}
+
 /// Sequences that llama.cpp was compiled to hold in one context.
 pub fn max_sequences() -> u32 {
     // SAFETY: returns a constant.

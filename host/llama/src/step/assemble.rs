@@ -1,54 +1,90 @@
 //! Which tokens are computed next. Pure but for the sequences' own progress.
 
-use crate::{ffi::Batch, step::admit::Slots};
+use crate::{
+    ffi::Batch,
+    step::{fair::ByShare, slots::Slots},
+};
 
 /// Where in a batch the logits of a sequence's next token will be: `(sequence id, place)`.
 pub(crate) type Outputs = Vec<(usize, usize)>;
 
-/// Fills `batch` with prompt tokens, at most `budget`: shortest remainder first, so that many short prompts are not held up by one long
-/// one, and whole prompts where they fit.
-pub(crate) fn prefill(slots: &mut Slots, budget: usize, batch: &mut Batch, outputs: &mut Outputs) {
+/// A stream that is given a token only so that there is no hole in the batch, and the tokens it keeps of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filler {
+    pub(crate) id: usize,
+    pub(crate) n_kept: usize,
+}
+
+/// Fills `batch` with tokens of prompts, at most `budget`. Half of it goes to whoever's turn it is by its share of the batch, so that a
+/// long prompt gets on however many short ones come; the rest to the shortest first, whole where they fit, so that these do not wait
+/// for a long one.
+pub(crate) fn prefill(slots: &mut Slots, turns: &impl ByShare, budget: usize, batch: &mut Batch, outputs: &mut Outputs) {
     batch.clear();
     outputs.clear();
-    let mut order: Vec<(usize, usize)> =
-        (0..).zip(slots.iter()).filter_map(|(id, slot)| Some((id, slot.as_ref()?.n_unfed()))).collect();
-    order.retain(|&(_, n_unfed)| n_unfed > 0);
-    order.sort_by_key(|&(id, n_unfed)| (n_unfed, id));
-    for (id, _) in order {
+    let unfed = |slots: &Slots, id: usize| slots[id].as_ref().map_or(0, |s| s.n_to_prefill());
+    let mut order: Vec<usize> = (0..slots.len()).filter(|&id| unfed(slots, id) > 0).collect();
+    let turn = order.iter().copied().filter_map(|id| Some((turns.turn(&slots[id].as_ref()?.share), id)));
+    let Some((_, first)) = turn.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))) else { return };
+    take(slots, first, budget.div_ceil(2), batch, outputs);
+    order.sort_by_key(|&id| (unfed(slots, id), id));
+    for id in order {
         let left = budget - batch.len();
-        let Some(sequence) = slots[id].as_mut().filter(|_| left > 0) else { break };
-        let n = sequence.n_unfed().min(left);
-        for _ in 0..n {
-            let is_last = sequence.n_unfed() == 1;
-            let place = batch.push(sequence.prompt[sequence.n_fed], sequence.n_fed, id, is_last);
-            sequence.n_fed += 1;
-            if is_last {
-                outputs.push((id, place));
-            }
+        if left == 0 {
+            break;
+        }
+        if id != first {
+            take(slots, id, left, batch, outputs);
+        }
+    }
+    // what nobody else needed
+    let left = budget - batch.len();
+    if left > 0 && unfed(slots, first) > 0 {
+        take(slots, first, left, batch, outputs);
+    }
+}
+
+fn take(slots: &mut Slots, id: usize, at_most: usize, batch: &mut Batch, outputs: &mut Outputs) {
+    let Some(sequence) = slots[id].as_mut() else { return };
+    for _ in 0..sequence.n_to_prefill().min(at_most) {
+        let is_last = sequence.n_unfed() == 1;
+        let (token, position) = sequence.feed();
+        let place = batch.push(token, position, id, is_last);
+        if is_last {
+            outputs.push((id, place));
         }
     }
 }
 
 /// Fills `batch` with the next token of every sequence that has one, and free ids between them with a token that is forgotten
-/// afterwards (their ids go to `fillers`): llama.cpp computes only runs of consecutive ids as one batch.
-pub(crate) fn decode(slots: &Slots, batch: &mut Batch, outputs: &mut Outputs, fillers: &mut Vec<usize>) {
+/// afterwards: llama.cpp computes only runs of consecutive ids as one batch. `free` says what a free stream keeps; `None` that it has
+/// no room for one more.
+pub(crate) fn decode(
+    slots: &mut Slots,
+    free: impl Fn(usize) -> Option<usize>,
+    batch: &mut Batch,
+    outputs: &mut Outputs,
+    fillers: &mut Vec<Filler>,
+) {
     batch.clear();
     outputs.clear();
     fillers.clear();
-    let ready = |id: usize| slots[id].as_ref().is_some_and(|s| s.can_decode());
-    let Some(highest) = (0..slots.len()).rev().find(|&id| ready(id)) else { return };
-    let n_ready = (0..=highest).filter(|&id| ready(id)).count();
+    let is_ready = |slots: &Slots, id: usize| slots[id].as_ref().is_some_and(|s| s.can_decode());
+    let Some(highest) = (0..slots.len()).rev().find(|&id| is_ready(slots, id)) else { return };
+    let n_ready = (0..=highest).filter(|&id| is_ready(slots, id)).count();
     let n_free = (0..=highest).filter(|&id| slots[id].is_none()).count();
     // with more holes than work the holes cost more than they save
     let fill = n_free <= n_ready;
-    for (id, slot) in slots.iter().enumerate().take(highest + 1) {
+    for (id, slot) in slots.iter_mut().enumerate().take(highest + 1) {
         match slot {
             Some(sequence) if sequence.can_decode() => {
-                outputs.push((id, batch.push(sequence.last, sequence.n_cached(), id, true)));
+                let (token, position) = sequence.feed();
+                outputs.push((id, batch.push(token, position, id, true)));
             }
             None if fill && !outputs.is_empty() => {
-                batch.push(0, 0, id, false);
-                fillers.push(id);
+                if let Some(n_kept) = free(id) {
+                    batch.push(0, n_kept, id, false);
+                    fillers.push(Filler { id, n_kept });
+                }
             }
             _ => {}
         }

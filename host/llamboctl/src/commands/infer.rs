@@ -84,7 +84,7 @@ fn summary(started: &Started, finished: &Finished) {
     if !err.is_terminal() {
         return;
     }
-    let Usage { input_tokens, output_tokens } = finished.usage.unwrap_or_default();
+    let Usage { input_tokens, output_tokens, .. } = finished.usage.unwrap_or_default();
     let Finished { finish_reason, ttft_ms, total_ms, .. } = finished;
     let _ = writeln!(
         err,
@@ -101,7 +101,11 @@ fn whole(text: &str, started: &Started, finished: &Finished) -> serde_json::Valu
         "node": started.node,
         "model": started.model,
         "finish_reason": finished.finish_reason,
-        "usage": { "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens },
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+        },
         "ttft_ms": finished.ttft_ms,
         "total_ms": finished.total_ms,
     })

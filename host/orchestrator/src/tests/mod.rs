@@ -18,7 +18,7 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use llambo_inference::{
     Answer, AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, InferenceError, Node, NodeState, NodeView, Prompt,
-    Sampling, TypeName, fake::FakeEngine,
+    Sampling, Share, TypeName, fake::FakeEngine,
 };
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -285,6 +285,7 @@ fn request(id: &str) -> GenerateRequest {
         node_type: None,
         prompt: Prompt::Text("hello".into()),
         sampling: Sampling::greedy(3),
+        share: Share::default(),
         deadline: None,
     }
 }

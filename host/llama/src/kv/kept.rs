@@ -1,0 +1,317 @@
+//! The index of what is kept, with its budgets. Pure: it holds bytes, and never asks llama.cpp or a disk for them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use llambo_inference::TenantName;
+
+use super::radix::{Radix, common};
+use crate::ffi::Token;
+
+/// Tokens that are worth a copy; computing fewer takes about as long.
+pub(crate) const WORTH_KEEPING: usize = 32;
+/// Tokens in common that are worth starting from.
+pub(crate) const WORTH_REUSING: usize = 16;
+
+/// Names one kept beginning.
+pub(crate) type KeptId = u64;
+
+/// A copy of a sequence's KV cache.
+pub(crate) type Copy = Arc<Vec<u8>>;
+
+/// Where a beginning is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// In the stream of this sequence id, which a sequence may still be using.
+    Stream(usize),
+    Memory(Copy),
+    /// In memory until it is written.
+    Writing(Copy),
+    Disk {
+        n_bytes: u64,
+    },
+    /// On disk, and asked for.
+    Reading {
+        n_bytes: u64,
+    },
+}
+
+/// A beginning that a sequence can start from.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) id: KeptId,
+    /// Tokens in common.
+    pub(crate) n_common: usize,
+    /// Tokens it has.
+    pub(crate) n_tokens: usize,
+    pub(crate) place: Place,
+}
+
+/// A beginning that has to leave memory.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) id: KeptId,
+    pub(crate) tenant: TenantName,
+    pub(crate) tokens: Arc<[Token]>,
+    pub(crate) copy: Copy,
+}
+
+/// Bytes that copies may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Budgets {
+    pub(crate) memory: u64,
+    pub(crate) disk: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    tenant: TenantName,
+    tokens: Arc<[Token]>,
+    place: Place,
+    /// When it was last used: its key in `in_memory` or `on_disk`.
+    used: u64,
+}
+
+/// All that is kept for one model.
+pub(crate) struct KeptIndex {
+    budgets: Budgets,
+    trees: HashMap<TenantName, Radix<KeptId>>,
+    entries: HashMap<KeptId, Entry>,
+    streams: Vec<Option<KeptId>>,
+    /// By last use, what could leave memory, and what could leave the disk.
+    in_memory: BTreeMap<u64, KeptId>,
+    on_disk: BTreeMap<u64, KeptId>,
+    clock: u64,
+    used: Budgets,
+    /// Bytes on their way to disk.
+    writing: u64,
+}
+
+// === impl KeptIndex ===
+
+impl KeptIndex {
+    pub(crate) fn new(n_streams: usize, budgets: Budgets) -> Self {
+        Self {
+            budgets,
+            trees: HashMap::new(),
+            entries: HashMap::new(),
+            streams: vec![None; n_streams],
+            in_memory: BTreeMap::new(),
+            on_disk: BTreeMap::new(),
+            clock: 0,
+            used: Budgets::default(),
+            writing: 0,
+        }
+    }
+
+    /// Bytes in memory and on disk.
+    pub(crate) fn used(&self) -> Budgets {
+        Budgets { memory: self.used.memory + self.writing, disk: self.used.disk }
+    }
+
+    /// Whether a copy of that many bytes could be kept at all.
+    pub(crate) fn has_memory_for(&self, n_bytes: u64) -> bool {
+        n_bytes <= self.budgets.memory
+    }
+
+    /// The best to start `tokens` from. What is at hand goes before what has to be copied, and that before what has to be read.
+    pub(crate) fn find(&mut self, tenant: &TenantName, tokens: &[Token]) -> Option<Found> {
+        let cost = |place: &Place| match place {
+            Place::Memory(_) | Place::Writing(_) => 0,
+            Place::Stream(_) => 1,
+            Place::Reading { .. } => 2,
+            Place::Disk { .. } => 3,
+        };
+        let (n_common, id) = self
+            .trees
+            .get(tenant)?
+            .longest(tokens)
+            .into_iter()
+            .filter(|(n, _)| *n >= WORTH_REUSING)
+            .min_by_key(|(n, id)| (std::cmp::Reverse(*n), self.entries.get(id).map(|e| (cost(&e.place), e.tokens.len()))))?;
+        self.touch(id);
+        let entry = self.entries.get(&id)?;
+        Some(Found { id, n_common, n_tokens: entry.tokens.len(), place: entry.place.clone() })
+    }
+
+    /// What the stream of that sequence id holds: its tokens.
+    pub(crate) fn stream(&self, stream: usize) -> Option<(&TenantName, &Arc<[Token]>)> {
+        let id = (*self.streams.get(stream)?)?;
+        self.entries.get(&id).map(|e| (&e.tenant, &e.tokens))
+    }
+
+    /// Notes what a stream holds, in place of what it held before.
+    pub(crate) fn put_stream(&mut self, stream: usize, tenant: &TenantName, tokens: &[Token]) {
+        self.forget_stream(stream);
+        let id = self.add(tenant, tokens.into(), Place::Stream(stream));
+        self.streams[stream] = Some(id);
+    }
+
+    /// The stream is used for something else.
+    pub(crate) fn forget_stream(&mut self, stream: usize) {
+        if let Some(id) = self.streams[stream].take() {
+            self.remove(id);
+        }
+    }
+
+    /// Whether a copy of all these tokens, or of more, is kept outside of streams.
+    pub(crate) fn has_copy(&self, tenant: &TenantName, tokens: &[Token]) -> bool {
+        let Some(tree) = self.trees.get(tenant) else { return false };
+        let is_copy = |id| self.entries.get(id).is_some_and(|e| !matches!(e.place, Place::Stream(_)));
+        tree.longest(tokens).iter().any(|(n, id)| *n == tokens.len() && is_copy(id))
+    }
+
+    /// Keeps a copy, and says what has to leave memory for it. A copy that is larger than all memory is not kept.
+    pub(crate) fn put_copy(&mut self, tenant: &TenantName, tokens: &[Token], copy: Copy) -> Vec<Leaving> {
+        if !self.has_memory_for(copy.len() as u64) || self.has_copy(tenant, tokens) {
+            return Vec::new();
+        }
+        self.remove_beginnings_of(tenant, tokens);
+        self.add(tenant, tokens.into(), Place::Memory(copy));
+        self.make_room()
+    }
+
+    /// A copy is asked for from disk. False when it need not be.
+    pub(crate) fn start_read(&mut self, id: KeptId) -> bool {
+        let Some(Place::Disk { n_bytes }) = self.entries.get(&id).map(|e| &e.place) else { return false };
+        let n_bytes = *n_bytes;
+        self.set_place(id, Place::Reading { n_bytes });
+        true
+    }
+
+    /// A copy came from disk, or did not. Says what has to leave memory for it.
+    pub(crate) fn end_read(&mut self, id: KeptId, copy: Option<Copy>) -> Vec<Leaving> {
+        match copy {
+            Some(copy) if self.has_memory_for(copy.len() as u64) && self.entries.contains_key(&id) => {
+                self.set_place(id, Place::Memory(copy));
+                self.make_room()
+            }
+            _ => {
+                self.remove(id);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A copy was written to disk, or could not be. Says which files are one too many for the disk's budget.
+    pub(crate) fn end_write(&mut self, id: KeptId, written: bool) -> Vec<KeptId> {
+        let n_bytes = match self.entries.get(&id).map(|e| &e.place) {
+            Some(Place::Writing(copy)) if written => copy.len() as u64,
+            Some(Place::Writing(_)) => {
+                self.remove(id);
+                return Vec::new();
+            }
+            _ => return Vec::new(),
+        };
+        self.set_place(id, Place::Disk { n_bytes });
+        self.trim_disk()
+    }
+
+    /// Keeps what an earlier run left on disk. Says which files are one too many.
+    pub(crate) fn put_disk(&mut self, tenant: &TenantName, tokens: &[Token], n_bytes: u64) -> (KeptId, Vec<KeptId>) {
+        let id = self.add(tenant, tokens.into(), Place::Disk { n_bytes });
+        (id, self.trim_disk())
+    }
+
+    fn add(&mut self, tenant: &TenantName, tokens: Arc<[Token]>, place: Place) -> KeptId {
+        self.clock += 1;
+        let id = self.clock;
+        self.trees.entry(tenant.clone()).or_default().insert(&tokens, id);
+        self.entries.insert(id, Entry { tenant: tenant.clone(), tokens, place, used: id });
+        self.count(id, true);
+        id
+    }
+
+    fn remove(&mut self, id: KeptId) {
+        self.count(id, false);
+        let Some(entry) = self.entries.remove(&id) else { return };
+        if let Place::Stream(stream) = entry.place {
+            self.streams[stream] = None;
+        }
+        if let Some(tree) = self.trees.get_mut(&entry.tenant) {
+            tree.remove(&entry.tokens, id);
+            if tree.is_empty() {
+                self.trees.remove(&entry.tenant);
+            }
+        }
+    }
+
+    fn touch(&mut self, id: KeptId) {
+        self.count(id, false);
+        self.clock += 1;
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.used = self.clock;
+        }
+        self.count(id, true);
+    }
+
+    fn set_place(&mut self, id: KeptId, place: Place) {
+        self.count(id, false);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.place = place;
+        }
+        self.count(id, true);
+    }
+
+    /// Adds an entry to the sums and orders of its place, or takes it out of them.
+    fn count(&mut self, id: KeptId, is_there: bool) {
+        let Some(Entry { place, used, .. }) = self.entries.get(&id) else { return };
+        let (sum, n_bytes, order) = match place {
+            Place::Stream(_) => return,
+            Place::Memory(copy) => (&mut self.used.memory, copy.len() as u64, Some(&mut self.in_memory)),
+            Place::Writing(copy) => (&mut self.writing, copy.len() as u64, None),
+            Place::Disk { n_bytes } => (&mut self.used.disk, *n_bytes, Some(&mut self.on_disk)),
+            Place::Reading { n_bytes } => (&mut self.used.disk, *n_bytes, None),
+        };
+        *sum = if is_there { *sum + n_bytes } else { *sum - n_bytes };
+        match order {
+            Some(order) if is_there => drop(order.insert(*used, id)),
+            Some(order) => drop(order.remove(used)),
+            None => {}
+        }
+    }
+
+    /// A longer copy makes those of its beginnings worthless that are not much quicker to restore.
+    fn remove_beginnings_of(&mut self, tenant: &TenantName, tokens: &[Token]) {
+        let Some(tree) = self.trees.get(tenant) else { return };
+        for (_, id) in tree.longest(tokens) {
+            let is_replaced = self.entries.get(&id).is_some_and(|e| {
+                let n = e.tokens.len();
+                matches!(e.place, Place::Memory(_)) && 2 * n >= tokens.len() && common(&e.tokens, tokens) == n
+            });
+            if is_replaced {
+                self.remove(id);
+            }
+        }
+    }
+
+    fn make_room(&mut self) -> Vec<Leaving> {
+        let mut leaving = Vec::new();
+        while self.used.memory > self.budgets.memory
+            && let Some((_, &id)) = self.in_memory.first_key_value()
+        {
+            match self.entries.get(&id) {
+                Some(Entry { tenant, tokens, place: Place::Memory(copy), .. }) if copy.len() as u64 <= self.budgets.disk => {
+                    let (tenant, tokens, copy) = (tenant.clone(), Arc::clone(tokens), Arc::clone(copy));
+                    self.set_place(id, Place::Writing(Arc::clone(&copy)));
+                    leaving.push(Leaving { id, tenant, tokens, copy });
+                }
+                _ => self.remove(id),
+            }
+        }
+        leaving
+    }
+
+    fn trim_disk(&mut self) -> Vec<KeptId> {
+        let mut files = Vec::new();
+        while self.used.disk > self.budgets.disk
+            && let Some((_, &id)) = self.on_disk.first_key_value()
+        {
+            self.remove(id);
+            files.push(id);
+        }
+        files
+    }
+}
