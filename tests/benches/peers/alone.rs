@@ -1,0 +1,62 @@
+//! llambo's own parts, started in this process or as a host.
+
+use std::sync::{Arc, Mutex};
+
+use llambo_catalog::{Builtin, ModelFile};
+use llambo_inference::{InferenceEngine, Models};
+use llambo_isolate::{Limits, Module, Sandbox, TypeSettings};
+use llambo_llama::{EngineSettings, LlamaEngine};
+
+use crate::target::Target;
+
+/// The model file, wherever it is.
+pub(crate) fn file(model: &str) -> ModelFile {
+    let file = match model {
+        "builtin:demo" => Builtin::Demo.unpack(),
+        "builtin:demo-small" => Builtin::DemoSmall.unpack(),
+        path => ModelFile::open(path.as_ref()),
+    };
+    file.unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub(crate) fn engine(model: &str, n_sequences: u32, n_context: u32, n_threads: u32) -> Arc<LlamaEngine> {
+    let settings = EngineSettings {
+        n_sequences,
+        n_context: Some(n_context),
+        n_threads,
+        kv_memory_bytes: 1 << 30,
+        embeddings: false,
+        ..EngineSettings::new("model")
+    };
+    Arc::new(LlamaEngine::load(&file(model), &settings).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// `n` isolates with the default guest, which ask `engine`.
+pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
+    let models = Models::default();
+    let model = engine.info().name.clone();
+    models.insert(engine);
+    let sandbox = Sandbox::new(models, None).unwrap();
+    let settings = TypeSettings {
+        name: "tiny".into(),
+        model,
+        limits: Limits::default(),
+        weight: 1.0,
+        tenant: "default".into(),
+        tenant_weight: 1.0,
+        expected: n,
+    };
+    let isolates = sandbox.node_type(settings, Module::default_engine()).unwrap().spawn(n).await.unwrap().isolates;
+    Target::Isolates(Mutex::new(isolates))
+}
+
+/// What a host is started with: as many sequences and more isolates than clients.
+pub(crate) fn config(model: &str, n_sequences: u32, n_context: u32, n_threads: u32) -> String {
+    let path = file(model);
+    format!(
+        "models: [{{name: model, path: {:?}, sequences: {n_sequences}, context: {n_context}, threads: {n_threads}, kv-memory: 1GB}}]\n\
+         types: {{tiny: {{count: {}}}}}\n",
+        path.path().display().to_string(),
+        2 * n_sequences
+    )
+}
