@@ -34,6 +34,9 @@ use crate::{
     worker::{Command, Worker},
 };
 
+/// More threads than this are not quicker at choosing 256 tokens.
+const MOST_CHOOSERS: usize = 8;
+
 /// A loaded model and the thread that decodes for it. When it and the last stream from it are dropped, the thread ends and
 /// the weights are freed.
 pub struct LlamaEngine {
@@ -108,7 +111,7 @@ impl LlamaEngine {
                 };
                 let streams = Streams::new(context, params.n_sequences as usize, budgets, disk);
                 let embedder = Embedder::new(shared.info.n_context, n_threads);
-                let worker = Worker::new(shared, streams, embedder, inbox, seen, stall);
+                let worker = Worker::new(shared, streams, embedder, inbox, seen, stall, choosers(n_threads));
                 if ready.send(Ok(())).is_ok() {
                     worker.run();
                 }
@@ -157,6 +160,14 @@ impl LlamaEngine {
             capacity: self.handle.capacity as usize,
         }
     }
+}
+
+/// Threads for choosing tokens: as many as compute, since these sleep meanwhile.
+fn choosers(n_threads: i32) -> Option<rayon::ThreadPool> {
+    let n = usize::try_from(n_threads).ok().filter(|n| *n > 1)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n.min(MOST_CHOOSERS)).thread_name(|i| format!("llambo-choose-{i}"));
+    // without them it is slower, and nothing else
+    pool.build().ok()
 }
 
 impl InferenceEngine for LlamaEngine {

@@ -13,6 +13,10 @@ use std::{
 
 use llambo_inference::{Embedding, InferenceError, Instant};
 use metrics::{Counter, Histogram, counter, histogram};
+use rayon::{
+    ThreadPool,
+    iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator},
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -34,10 +38,21 @@ use crate::{
     },
 };
 
+/// From so many sequences on they choose their tokens on several threads: below, waking these takes longer.
+const CHOOSE_TOGETHER: usize = 8;
+
 /// What the engine's thread is asked to do.
 pub(crate) enum Command {
     Generate(Box<Sequence>),
     Embed { tokens: Vec<Token>, reply: oneshot::Sender<Result<Embedding, InferenceError>> },
+}
+
+/// A sequence at the choice of its next token.
+struct Choosing<'a> {
+    id: usize,
+    sequence: Box<Sequence>,
+    logits: Option<&'a mut [f32]>,
+    taken: Result<(), InferenceError>,
 }
 
 pub(crate) struct Worker {
@@ -58,6 +73,8 @@ pub(crate) struct Worker {
     outputs: Outputs,
     fillers: Vec<Filler>,
     candidates: Vec<Candidate>,
+    /// Threads that choose tokens; `None` where there is one core for all.
+    choosers: Option<ThreadPool>,
     prefill_seconds: Histogram,
     decode_seconds: Histogram,
     batch_sequences: Histogram,
@@ -72,6 +89,7 @@ impl Worker {
         inbox: Receiver<Command>,
         board: Arc<Board>,
         stall_timeout: Duration,
+        choosers: Option<ThreadPool>,
     ) -> Self {
         let name = model.info.name.to_string();
         Self {
@@ -94,6 +112,7 @@ impl Worker {
             outputs: Outputs::new(),
             fillers: Vec::new(),
             candidates: Vec::new(),
+            choosers,
         }
     }
 
@@ -238,23 +257,44 @@ impl Worker {
         true
     }
 
-    /// Gives every output its sequence. A failed call ends the sequences that were in it.
+    /// Gives every output its sequence, and lets it choose its next token. A failed call ends the sequences that were in it.
     fn sample(&mut self, done: Result<(), LlamaError>) {
         let now = Instant::now();
+        let outputs = std::mem::take(&mut self.outputs);
         let failed = done.err().map(InferenceError::from);
-        for (id, place) in std::mem::take(&mut self.outputs) {
-            let Some(mut sequence) = self.slots[id].take() else { continue };
-            let taken = match (&failed, self.streams.context.logits(place)) {
+        let rows = self.streams.context.logits(outputs.iter().map(|(_, place)| *place));
+        let choosing = outputs.iter().zip(rows).filter_map(|(&(id, _), logits)| {
+            let sequence = self.slots[id].take()?;
+            Some(Choosing { id, sequence, logits, taken: Ok(()) })
+        });
+        let mut choosing: Vec<Choosing<'_>> = choosing.collect();
+        let model = self.model.as_ref();
+        let choose = |candidates: &mut Vec<Candidate>, one: &mut Choosing<'_>| {
+            one.taken = match (&failed, one.logits.as_deref_mut()) {
                 (Some(error), _) => Err(error.clone()),
                 (None, None) => Err(LlamaError::BadBatch("an output is missing").into()),
-                (None, Some(logits)) => {
+                (None, Some(logits)) => one.sequence.take_token(logits, candidates, model, now).map_err(InferenceError::from),
+            };
+        };
+        match &self.choosers {
+            Some(choosers) if choosing.len() >= CHOOSE_TOGETHER => choosers.install(|| {
+                let all = choosing.par_iter_mut().with_min_len(CHOOSE_TOGETHER / 2);
+                all.for_each_init(Vec::new, choose);
+            }),
+            _ => {
+                for one in &mut choosing {
+                    choose(&mut self.candidates, one);
+                }
+            }
+        }
+        let chosen: Vec<_> = choosing.into_iter().map(|one| (one.id, one.sequence, one.taken)).collect();
+        for (id, sequence, taken) in chosen {
+            match taken {
+                Ok(()) => {
                     self.board.n_generated_tokens.fetch_add(1, Relaxed);
                     self.accounts.charge(&sequence.share, 0, 1);
-                    sequence.take_token(logits, &mut self.candidates, &self.model, now).map_err(InferenceError::from)
+                    self.slots[id] = Some(sequence);
                 }
-            };
-            match taken {
-                Ok(()) => self.slots[id] = Some(sequence),
                 Err(error) => {
                     self.streams.forget(id);
                     self.end(sequence, error);

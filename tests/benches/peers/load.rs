@@ -59,14 +59,11 @@ impl Run {
     /// Tokens a second while all decode: from the last first token to the first end.
     pub(crate) fn decode_per_second(&self) -> f64 {
         let from = self.answers.iter().map(|a| a.first).max().unwrap();
-        let to = self.answers.iter().map(|a| a.ended).max().unwrap();
-        // every answer decodes evenly, so what came before `from` is in proportion
-        let during = |a: &Answer| {
-            let all = (a.ended - a.first).as_secs_f64();
-            let within = a.ended.saturating_duration_since(from).as_secs_f64();
-            f64::from(a.n_tokens.saturating_sub(1)) * if all > 0.0 { within / all } else { 0.0 }
-        };
-        self.answers.iter().map(during).sum::<f64>() / (to - from).as_secs_f64()
+        let to = self.answers.iter().map(|a| a.ended).min().unwrap();
+        assert!(to > from, "answers are so short that never all were decoded together");
+        // an answer's tokens come evenly
+        let each = |a: &Answer| f64::from(a.n_tokens - 1) / (a.ended - a.first).as_secs_f64();
+        self.answers.iter().map(each).sum()
     }
 
     pub(crate) fn first_token_p50(&self) -> f64 {

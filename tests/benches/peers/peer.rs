@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Longer than any model here takes to load.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const STARTS_WITHIN: Duration = Duration::from_mins(1);
 
 /// A running llama-server. Killed when dropped.
 pub(crate) struct LlamaServer {
@@ -37,7 +37,7 @@ impl LlamaServer {
         let begun = Instant::now();
         while !server.is_ready() {
             assert!(begun.elapsed() < STARTS_WITHIN, "`{}` does not get ready", program.display());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
         server
     }

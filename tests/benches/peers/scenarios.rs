@@ -87,7 +87,7 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "64 streams through isolates; the same engine without guests",
         needs: "nothing",
         unit: "tokens/s",
-        run: wasm_tax,
+        run: |setting, runtime| Some(wasm_tax(setting, runtime)),
     },
     Scenario {
         name: "shared-prompt-64",
@@ -108,7 +108,7 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "waking a parked conversation of 256 tokens; computing it again",
         needs: "nothing",
         unit: "s",
-        run: wake,
+        run: |setting, runtime| Some(wake(setting, runtime)),
     },
 ];
 
@@ -147,7 +147,7 @@ impl Setting {
     ) -> Vec<Pair> {
         let mut one = |seed: u64| {
             // who goes first changes, so that whoever comes second has no advantage
-            let (a, b) = if seed % 2 == 0 {
+            let (a, b) = if seed.is_multiple_of(2) {
                 let a = ours(seed);
                 (a, theirs(seed))
             } else {
@@ -206,14 +206,14 @@ fn ragged(setting: &Setting, runtime: &Runtime, figure: fn(&Run) -> f64, ratio: 
     Some(setting.pairs(|seed| run(&ours, seed), |seed| run(&theirs, seed), ratio))
 }
 
-fn wasm_tax(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
+fn wasm_tax(setting: &Setting, runtime: &Runtime) -> Vec<Pair> {
     let engine = alone::engine(&setting.model, 64, CONTEXT, setting.n_threads);
     let isolates = runtime.block_on(alone::isolates(engine.clone(), 64));
     let engine = Target::Engine(engine);
     let run = |target: &Target, seed, who: u64| {
         runtime.block_on(Run::of(target, steady(seed << 1 | who, 64, 4, 64))).tokens_per_second()
     };
-    Some(setting.pairs(|seed| run(&isolates, seed, 0), |seed| run(&engine, seed, 1), |with, without| with / without))
+    setting.pairs(|seed| run(&isolates, seed, 0), |seed| run(&engine, seed, 1), |with, without| with / without)
 }
 
 fn shared_prompt(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
@@ -239,7 +239,7 @@ fn best_of_8(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
 }
 
 /// Times to the first token, less that of a conversation whose keys and values are still in their stream.
-fn wake(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
+fn wake(setting: &Setting, runtime: &Runtime) -> Vec<Pair> {
     let engine = Target::Engine(alone::engine(&setting.model, 4, CONTEXT, setting.n_threads));
     let first = |prompt: &str| {
         let run = runtime.block_on(Run::of(&engine, vec![vec![ask(prompt.to_owned(), 1)]]));
@@ -247,7 +247,7 @@ fn wake(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
     };
     // enough conversations of others to need every stream
     let displace = |seed: u64| {
-        let others = (0..8).map(|i| vec![ask(words(seed << 16 | i + 1, 64), 2)]).collect();
+        let others = (0..8).map(|i| vec![ask(words((seed << 16) | (i + 1), 64), 2)]).collect();
         runtime.block_on(Run::of(&engine, others));
     };
     let mut pairs = Vec::new();
@@ -266,5 +266,5 @@ fn wake(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
         pairs.push(Pair { ours: woken, theirs: computed, ratio: computed / woken });
     }
     pairs.remove(0);
-    Some(pairs)
+    pairs
 }

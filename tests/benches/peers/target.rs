@@ -22,7 +22,9 @@ pub(crate) enum Target {
     Engine(Arc<LlamaEngine>),
     /// Those that are idle.
     Isolates(Mutex<Vec<Arc<Isolate>>>),
-    LlamaServer { address: String },
+    LlamaServer {
+        address: String,
+    },
 }
 
 // === impl Target ===

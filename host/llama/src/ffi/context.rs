@@ -24,6 +24,34 @@ pub(crate) struct Context {
     pub(super) n_positions: usize,
     pub(super) n_outputs: usize,
     pub(super) pooled: bool,
+    /// Freed after the context, which uses them.
+    _threads: Threads,
+}
+
+/// Threads that compute, beside the one that asks for it.
+struct Threads(Option<NonNull<sys::ggml_threadpool>>);
+
+impl Threads {
+    /// They sleep between two calls: an engine's thread chooses and delivers tokens then, and who reads them needs a core. Threads
+    /// that wait in a loop, as is the default, would take it.
+    fn new(n_threads: i32) -> Self {
+        // SAFETY: the parameters are llama.cpp's own, changed within their range; null tells of threads that could not be made.
+        let threads = unsafe {
+            let mut params = sys::ggml_threadpool_params_default(n_threads);
+            params.poll = 0;
+            sys::ggml_threadpool_new(&raw mut params)
+        };
+        Self(NonNull::new(threads))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(threads) = self.0 {
+            // SAFETY: made once, freed once, when no context uses them any more.
+            unsafe { sys::ggml_threadpool_free(threads.as_ptr()) }
+        }
+    }
 }
 
 /// What a [`Context`] is made for.
@@ -68,6 +96,11 @@ impl Context {
             sys::llama_init_from_model(model.raw.as_ptr(), p)
         };
         let context = NonNull::new(context).ok_or_else(fail)?;
+        let threads = Threads::new(params.n_threads);
+        if let Some(threads) = threads.0 {
+            // SAFETY: both were just made, and the threads outlive the context.
+            unsafe { sys::llama_attach_threadpool(context.as_ptr(), threads.as_ptr(), threads.as_ptr()) }
+        }
         // SAFETY: the context was just made.
         let (memory, n_context) = unsafe { (sys::llama_get_memory(context.as_ptr()), sys::llama_n_ctx_seq(context.as_ptr())) };
         Ok(Self {
@@ -79,6 +112,7 @@ impl Context {
             n_positions: n_context as usize,
             n_outputs: 0,
             pooled: params.pooled,
+            _threads: threads,
         })
     }
 
@@ -122,16 +156,26 @@ impl Context {
         Ok(())
     }
 
-    /// Logits after the token at place `i` of the last batch: `[n_vocab]` f32, free to be changed.
-    pub(crate) fn logits(&mut self, i: usize) -> Option<&mut [f32]> {
-        if self.pooled || i >= self.n_outputs {
-            return None;
+    /// Logits after the tokens at these places of the last batch, which ascend: `[n_vocab]` f32 each, free to be changed. `None` where
+    /// no output was asked for.
+    pub(crate) fn logits(&mut self, places: impl Iterator<Item = usize>) -> Vec<Option<&mut [f32]>> {
+        let mut next = 0;
+        let mut rows = Vec::with_capacity(places.size_hint().0);
+        for place in places {
+            // each row is given away once
+            if self.pooled || place < next || place >= self.n_outputs {
+                rows.push(None);
+                continue;
+            }
+            next = place + 1;
+            // SAFETY: the place was in the last batch; llama.cpp answers with null where no output was asked for.
+            let row = i32::try_from(place).ok().map(|i| unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), i) });
+            let row = row.and_then(NonNull::new);
+            // SAFETY: a row has `n_vocab` floats. Places of a batch have rows of their own, and each is given out once; none is touched
+            // again before the next decode, which needs `&mut self`.
+            rows.push(row.map(|row| unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), self.model.n_vocab) }));
         }
-        // SAFETY: the place was in the last batch; llama.cpp answers with null where no output was asked for.
-        let row = unsafe { sys::llama_get_logits_ith(self.raw.as_ptr(), i32::try_from(i).ok()?) };
-        let row = NonNull::new(row)?;
-        // SAFETY: a row has `n_vocab` floats and is not touched again before the next decode, which needs `&mut self`.
-        Some(unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), self.model.n_vocab) })
+        rows
     }
 
     /// The pooled embedding of a sequence of the last batch: `[n_embd]` f32.
