@@ -162,10 +162,11 @@ impl LlamaEngine {
     }
 }
 
-/// Threads for choosing tokens: as many as compute, since these sleep meanwhile.
+/// This thread and others for choosing tokens: as many as compute, since these sleep meanwhile.
 fn choosers(n_threads: i32) -> Option<rayon::ThreadPool> {
     let n = usize::try_from(n_threads).ok().filter(|n| *n > 1)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n.min(MOST_CHOOSERS)).thread_name(|i| format!("llambo-choose-{i}"));
+    let pool = pool.use_current_thread();
     // without them it is slower, and nothing else
     pool.build().ok()
 }

@@ -13,6 +13,8 @@ use rand_pcg::{
 
 /// Logits per block of the top-k scan: a block whose maximum is below the k-th best is skipped whole.
 const BLOCK: usize = 64;
+/// Logits compared at a time.
+const LANES: usize = 16;
 
 /// Sampling state of one sequence.
 pub(crate) struct Sampler {
@@ -149,20 +151,30 @@ impl Sampler {
 
 /// The first place of the largest logit; `None` when all are minus infinity or not numbers.
 fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best = [f32::NEG_INFINITY; BLOCK];
-    let blocks = logits.chunks_exact(BLOCK);
-    let mut largest = blocks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // lane by lane, so that the compiler makes vector instructions of it
-    for block in blocks {
-        for (lane, &logit) in best.iter_mut().zip(block) {
+    let (mut largest, mut block) = (f32::NEG_INFINITY, None);
+    for (n, logits) in logits.chunks(BLOCK).enumerate() {
+        let of_block = max(logits);
+        if of_block > largest {
+            (largest, block) = (of_block, Some(n));
+        }
+    }
+    let start = block? * BLOCK;
+    let place = logits[start..].iter().position(|&logit| logit >= largest)?;
+    u32::try_from(start + place).ok()
+}
+
+/// The largest of a block; minus infinity when none is a number.
+fn max(block: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let parts = block.chunks_exact(LANES);
+    let rest = parts.remainder().iter().copied();
+    // lane by lane, and by a comparison that leaves out what is no number: the compiler makes vector instructions of it
+    for part in parts {
+        for (lane, &logit) in lanes.iter_mut().zip(part) {
             *lane = if logit > *lane { logit } else { *lane };
         }
     }
-    largest = best.into_iter().fold(largest, f32::max);
-    if largest == f32::NEG_INFINITY {
-        return None;
-    }
-    logits.iter().position(|&logit| logit >= largest).and_then(|i| u32::try_from(i).ok())
+    rest.chain(lanes).fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
 /// Leaves the `k` largest logits in `out`, largest first; equal ones in order of their token.
@@ -171,7 +183,7 @@ fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
     out.clear();
     let mut least = f32::NEG_INFINITY;
     for (n, block) in logits.chunks(BLOCK).enumerate() {
-        if out.len() >= k && block.iter().copied().fold(f32::NEG_INFINITY, f32::max) <= least {
+        if out.len() >= k && max(block) <= least {
             continue;
         }
         for (i, &logit) in block.iter().enumerate() {

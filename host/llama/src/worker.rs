@@ -126,7 +126,7 @@ impl Worker {
             self.publish();
             let mut worked = self.prefill();
             worked |= self.decode();
-            if !worked {
+            if !worked && !self.streams.copy_ahead(&self.slots) {
                 self.sleep();
             }
         }

@@ -84,6 +84,19 @@ async fn a_reader_that_is_behind_gives_its_place_to_one_that_waits_and_goes_on_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_leaves_no_thread_behind() {
+    let n_threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let before = n_threads();
+    for _ in 0..3 {
+        let engine = small();
+        run(&engine, "Run", Sampling::greedy(4)).await;
+        engine.embed("Run".into()).await.unwrap();
+        assert!(n_threads() > before);
+    }
+    eventually("all are gone", || n_threads() <= before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_than_it_holds_is_refused_at_once() {
     let engine = engine_with(Builtin::DemoSmall, |s| {
         s.n_sequences = 1;

@@ -190,11 +190,17 @@ impl Context {
         Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.model.n_embd()) })
     }
 
+    /// Bytes that [`Context::save`] would need.
+    pub(crate) fn saved_bytes(&mut self, sequence: usize) -> usize {
+        let Some(id) = i32::try_from(sequence).ok().filter(|_| sequence < self.n_sequences) else { return 0 };
+        // SAFETY: the id is in range.
+        unsafe { sys::llama_state_seq_get_size_ext(self.raw.as_ptr(), id, WHOLE) }
+    }
+
     /// A copy of a sequence's keys and values; `None` when there is nothing, or no memory for it.
     pub(crate) fn save(&mut self, sequence: usize) -> Option<Vec<u8>> {
         let id = i32::try_from(sequence).ok().filter(|_| sequence < self.n_sequences)?;
-        // SAFETY: the id is in range.
-        let size = unsafe { sys::llama_state_seq_get_size_ext(self.raw.as_ptr(), id, WHOLE) };
+        let size = self.saved_bytes(sequence);
         let mut copy: Vec<u8> = Vec::new();
         copy.try_reserve_exact(size).ok()?;
         // SAFETY: there is room for `size` bytes, which is what the call may write; it says how many of them it did.

@@ -153,17 +153,22 @@ impl Streams {
         }
     }
 
+    /// Copies one free stream that has no copy yet, so that it can be emptied at once when it is needed. False when there is none.
+    pub(crate) fn copy_ahead(&mut self, slots: &Slots) -> bool {
+        (0..slots.len()).filter(|&id| slots[id].is_none()).any(|id| self.copy_out(id))
+    }
+
     /// Empties a stream for somebody else, and keeps a copy if it is worth it.
     fn clear(&mut self, id: usize) {
         self.copy_out(id);
         self.forget(id);
     }
 
-    fn copy_out(&mut self, id: usize) {
-        let Some((tenant, tokens)) = self.kept.stream(id).map(|(t, k)| (t.clone(), Arc::clone(k))) else { return };
-        if tokens.len() >= WORTH_KEEPING && self.kept.has_memory_for(1) && !self.kept.has_copy(&tenant, &tokens) {
-            self.save(id, &tenant, &tokens);
-        }
+    /// Keeps a copy of a stream that is worth it and has none. Whether it did.
+    fn copy_out(&mut self, id: usize) -> bool {
+        let Some((tenant, tokens)) = self.kept.stream(id).map(|(t, k)| (t.clone(), Arc::clone(k))) else { return false };
+        let is_worth_it = tokens.len() >= WORTH_KEEPING && !self.kept.has_copy(&tenant, &tokens);
+        is_worth_it && self.kept.has_memory_for(self.context.saved_bytes(id) as u64) && self.save(id, &tenant, &tokens).is_some()
     }
 
     /// A copy of what a stream holds, whether its sequence still computes or not.
