@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a command-line program speaks on standard output")]
 
 mod arguments;
+mod bench;
 mod build;
 mod demo;
 mod environment;
@@ -54,6 +55,12 @@ const COMMANDS: &[Command] = &[
         synopsis: scale::SYNOPSIS,
         about: "start a host with many isolates, send load, print and save a report",
         run: scale::run,
+    },
+    Command {
+        name: "bench",
+        synopsis: bench::SYNOPSIS,
+        about: "measure llambo beside llama.cpp's own programs",
+        run: bench::run,
     },
     Command {
         name: "setup",
