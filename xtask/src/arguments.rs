@@ -118,9 +118,23 @@ pub(crate) fn parse(flags: Flags, words: &[String]) -> Result<Parsed, Failure> {
     }
 }
 
+/// A file as it is meant from where the command was typed, for those that look from elsewhere; built-in models stay what they are.
+pub(crate) fn from_here(path: &str) -> String {
+    if path.starts_with("builtin:") {
+        return path.to_owned();
+    }
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_meant_from_here_and_built_in_models_are_no_files() {
+        assert!(std::path::Path::new(&from_here("out.json")).is_absolute());
+        assert_eq!(from_here("builtin:demo"), "builtin:demo");
+    }
 
     const FLAGS: Flags = Flags { values: &["--isolates", "--json"], switches: &["--keep"], rest: Rest::Refused };
 

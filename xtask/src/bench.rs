@@ -3,14 +3,12 @@
 //! The bench itself is `tests/benches/peers`; what needs a peer is left out when none is given. How to build one so that the comparison
 //! measures programs and not compilers is in `host/BENCHMARKS.md`.
 
-use std::path::Path;
-
 use crate::arguments::{self, Failure, Flags, Rest};
 use crate::{build, environment, setup, step};
 
 pub(crate) const SYNOPSIS: &str = "bench [--peer-llama-server PATH] [--peer-batched-bench PATH] [--model MODEL] [--pairs N] [--only TEXT] \
                                    [--json FILE] [--svg FILE]";
-/// Those that name files, which are meant from where the command was typed.
+/// Those that name files. Cargo starts benches in the folder of their package.
 const PATHS: [&str; 5] = ["--peer-llama-server", "--peer-batched-bench", "--model", "--json", "--svg"];
 const FLAGS: Flags = Flags {
     values: &["--peer-llama-server", "--peer-batched-bench", "--model", "--json", "--svg", "--pairs", "--only"],
@@ -25,7 +23,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let mut passed_on = vec!["--pairs".to_owned(), pairs.to_string()];
     for flag in FLAGS.values.iter().filter(|flag| **flag != "--pairs") {
         if let Some(value) = parsed.text(flag) {
-            passed_on.extend([(*flag).to_owned(), if PATHS.contains(flag) { from_here(value) } else { value.to_owned() }]);
+            passed_on
+                .extend([(*flag).to_owned(), if PATHS.contains(flag) { arguments::from_here(value) } else { value.to_owned() }]);
         }
     }
     setup::run()?;
@@ -33,23 +32,4 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let mut bench = environment::cargo();
     bench.args(["bench", "--workspace", "--bench", "peers", "--"]).args(passed_on);
     step::run("measure (a minute for each pair of runs)", &mut bench)
-}
-
-/// Cargo starts benches in the folder of their package.
-fn from_here(path: &str) -> String {
-    if path.starts_with("builtin:") {
-        return path.to_owned();
-    }
-    std::path::absolute(Path::new(path)).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_meant_from_here_and_built_in_models_are_no_files() {
-        assert!(Path::new(&from_here("out.json")).is_absolute());
-        assert_eq!(from_here("builtin:demo"), "builtin:demo");
-    }
 }

@@ -58,16 +58,10 @@ impl Settings {
 
     /// The host's configuration. JSON is YAML, and quotes what needs quoting.
     fn config(&self) -> Value {
-        let path = if self.model.starts_with("builtin:") {
-            self.model.clone()
-        } else {
-            // relative to where the command was typed, not to the generated file
-            std::path::absolute(&self.model).map_or_else(|_| self.model.clone(), |path| path.display().to_string())
-        };
         json!({
             "models": [{
                 "name": "model",
-                "path": path,
+                "path": arguments::from_here(&self.model),
                 "sequences": self.concurrency.clamp(*SEQUENCES.start(), *SEQUENCES.end()),
                 "embeddings": false,
             }],

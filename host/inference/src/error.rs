@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{ModelName, SamplingError};
 
 /// Why a generation was not served or not finished.
@@ -87,7 +89,21 @@ pub enum Fault {
     Ended,
 }
 
+/// Text from somebody else, cut to what is fit to be told: it may have any length.
+pub fn shortened(mut text: String, max_bytes: usize) -> String {
+    if text.len() > max_bytes {
+        text.truncate(text.floor_char_boundary(max_bytes));
+        text.push_str("...");
+    }
+    text
+}
+
 impl InferenceError {
+    /// A reader that took nothing for so long.
+    pub fn stalled(waited: Duration) -> Self {
+        Self::Stalled { waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX) }
+    }
+
     /// Whose doing it is.
     pub fn fault(&self) -> Fault {
         match self {

@@ -14,7 +14,7 @@ mod sampling;
 
 pub use answer::{Answer, AnswerEvent, AnswerStream, FinishReason, Finished, Usage};
 pub use engine::{EmbedFuture, Embedding, EngineLoad, InferenceEngine, ModelInfo, Models};
-pub use error::{Fault, InferenceError};
+pub use error::{Fault, InferenceError, shortened};
 pub use ids::{ModelName, NodeId, RequestId, TenantName, TypeName};
 pub use node::{GenerateFuture, Node, NodeState, NodeView};
 pub use request::{GenerateRequest, Message, Prompt, Role, Share};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role};
+use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role, shortened};
 use wasmtime::{Store, Trap};
 
 use crate::{
@@ -131,20 +131,12 @@ fn asked(request: &GenerateRequest) -> types::Request {
 /// What a guest's own account of its failure means. The cause that the host saw says more than the guest can.
 fn told(failure: Failure, cause: Option<InferenceError>) -> InferenceError {
     match (failure, cause) {
-        (Failure::InvalidRequest(what), _) => InferenceError::InvalidRequest(shortened(what)),
+        (Failure::InvalidRequest(what), _) => InferenceError::InvalidRequest(shortened(what, FAILURE_BYTES)),
         (Failure::Inference(_), Some(cause)) => cause,
         (Failure::Inference(detail) | Failure::Other(detail), _) => {
-            InferenceError::Guest { reason: "GUEST_ERROR", detail: format!("it gave up: {}", shortened(detail)) }
+            InferenceError::Guest { reason: "GUEST_ERROR", detail: format!("it gave up: {}", shortened(detail, FAILURE_BYTES)) }
         }
     }
-}
-
-fn shortened(mut text: String) -> String {
-    if text.len() > FAILURE_BYTES {
-        text.truncate(text.floor_char_boundary(FAILURE_BYTES));
-        text.push_str("...");
-    }
-    text
 }
 
 /// What a trap means.

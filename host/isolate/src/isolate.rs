@@ -65,7 +65,7 @@ struct Occupied {
 struct Events {
     isolate: Arc<Isolate>,
     pieces: mpsc::Receiver<Event>,
-    task: Option<JoinHandle<()>>,
+    task: JoinHandle<()>,
     ended: bool,
 }
 
@@ -108,7 +108,7 @@ impl Isolate {
                 Ok(guest) => occupied.guest = Some(Box::new(guest)),
                 Err(error) => {
                     // the next request tries again: what stopped this one may have passed
-                    occupied.leave(NodeState::Ready);
+                    occupied.leave();
                     return Err(error);
                 }
             }
@@ -120,7 +120,7 @@ impl Isolate {
     fn take_guest(self: &Arc<Self>) -> Result<Option<Occupied>, InferenceError> {
         let mut slot = self.lock();
         match (slot.state, slot.is_leaving) {
-            (NodeState::Ready | NodeState::Failed, _) => {}
+            (NodeState::Ready, _) => {}
             (NodeState::Busy, true) => return Ok(None),
             (NodeState::Busy, false) => {
                 return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
@@ -157,7 +157,7 @@ impl Node for Isolate {
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
             let occupied = Arc::clone(&me).occupy().await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let task = Some(tokio::spawn(serve(occupied, request, sender)));
+            let task = tokio::spawn(serve(occupied, request, sender));
             Ok(Box::pin(Events { isolate: me, pieces, task, ended: false }) as AnswerStream)
         })
     }
@@ -181,7 +181,7 @@ async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::S
     let ended = guest.answer(&node_type, request, Sender::new(events.clone())).await;
     occupied.isolate.served.fetch_add(1, Ordering::Relaxed);
     if ended.usable {
-        occupied.leave(NodeState::Ready);
+        occupied.leave();
     } else if let Err(error) = &ended.result {
         metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
         tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), "guest ended");
@@ -195,8 +195,8 @@ async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::S
 // === impl Occupied ===
 
 impl Occupied {
-    /// Gives the guest back, where there is one, and the isolate its next state.
-    fn leave(&mut self, next: NodeState) {
+    /// Gives the guest back, where there is one, and the isolate to the next request.
+    fn leave(&mut self) {
         if std::mem::replace(&mut self.left, true) {
             return;
         }
@@ -207,7 +207,7 @@ impl Occupied {
         slot.is_leaving = false;
         match slot.state {
             NodeState::Busy => {
-                slot.state = next;
+                slot.state = NodeState::Ready;
                 slot.guest = guest;
             }
             NodeState::Draining => slot.state = NodeState::Stopped,
@@ -223,7 +223,7 @@ impl Drop for Occupied {
         if self.guest.take().is_some() {
             self.isolate.replaced.fetch_add(1, Ordering::Relaxed);
         }
-        self.leave(NodeState::Ready);
+        self.leave();
     }
 }
 
@@ -248,14 +248,11 @@ impl Stream for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        if let Some(task) = self.task.take()
-            && !task.is_finished()
-            && !self.ended
-        {
+        if !self.ended && !self.task.is_finished() {
             let mut slot = self.isolate.lock();
             slot.is_leaving = slot.state == NodeState::Busy;
             drop(slot);
-            task.abort();
+            self.task.abort();
         }
     }
 }

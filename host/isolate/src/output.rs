@@ -71,7 +71,7 @@ impl Sender {
         let piece = AnswerEvent::Piece { text, n_tokens: std::mem::take(&mut self.held_tokens) };
         match tokio::time::timeout(patience, self.events.send(Ok(piece))).await {
             Ok(sent) => Ok(sent.is_ok()),
-            Err(_) => Err(InferenceError::Stalled { waited_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX) }),
+            Err(_) => Err(InferenceError::stalled(patience)),
         }
     }
 }

@@ -5,14 +5,15 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use llambo_inference::InferenceError;
+use llambo_inference::{InferenceError, shortened};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// `ErrorInfo.domain` of every error that llambo makes.
 pub const DOMAIN: &str = "llambo";
 
-/// Of a message, and of each value beside it.
+/// Of a message, and of each value beside it. Statuses travel in headers, which clients take up to 8 KiB of: a name that somebody
+/// sent may be longer.
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// The code of a reason; `None` for a reason that is not in the contract.
@@ -126,34 +127,23 @@ impl Failure {
 
     /// Says which limit was reached.
     pub fn quota(mut self, subject: &str, description: impl Into<String>) -> Self {
-        let mut description = description.into();
-        shorten(&mut description);
+        let description = shortened(description.into(), MAX_TEXT_BYTES);
         self.details.add_quota_failure_violation(subject, description);
         self
     }
 
     /// Says which field of the request is wrong, as a path such as `options.top_p`.
     pub fn field(mut self, field: impl Into<String>, description: impl Into<String>) -> Self {
-        let mut description = description.into();
-        shorten(&mut description);
+        let description = shortened(description.into(), MAX_TEXT_BYTES);
         self.details.add_bad_request_violation(field, description);
         self
     }
 
     /// The status, details encoded.
     pub fn into_status(mut self) -> Status {
-        shorten(&mut self.message);
-        self.metadata.values_mut().for_each(shorten);
-        self.details.set_error_info(self.reason, DOMAIN, self.metadata);
-        Status::with_error_details(self.code, self.message, self.details)
-    }
-}
-
-/// Statuses travel in headers, which clients take up to 8 KiB of: a name that somebody sent may be longer.
-fn shorten(text: &mut String) {
-    if text.len() > MAX_TEXT_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
-        text.push_str("...");
+        let metadata = self.metadata.into_iter().map(|(key, value)| (key, shortened(value, MAX_TEXT_BYTES)));
+        self.details.set_error_info(self.reason, DOMAIN, metadata.collect::<HashMap<_, _>>());
+        Status::with_error_details(self.code, shortened(self.message, MAX_TEXT_BYTES), self.details)
     }
 }
 

@@ -1,6 +1,9 @@
 //! llambo's own parts, started in this process or as a host.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use llambo_catalog::{Builtin, ModelFile};
 use llambo_inference::{InferenceEngine, Models};
@@ -51,12 +54,11 @@ pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
 }
 
 /// What a host is started with: as many sequences and more isolates than clients.
-pub(crate) fn config(model: &str, n_sequences: u32, n_context: u32, n_threads: u32) -> String {
-    let path = file(model);
+pub(crate) fn config(path: &Path, n_sequences: u32, n_context: u32, n_threads: u32) -> String {
     format!(
         "models: [{{name: model, path: {:?}, sequences: {n_sequences}, context: {n_context}, threads: {n_threads}, kv-memory: 1GB}}]\n\
          types: {{tiny: {{count: {}}}}}\n",
-        path.path().display().to_string(),
+        path.display().to_string(),
         2 * n_sequences
     )
 }

@@ -133,7 +133,7 @@ impl Setting {
     }
 
     fn host(&self, runtime: &Runtime, n: u32) -> (Host, Target) {
-        let host = Host::start(&alone::config(&self.model, n, CONTEXT, self.n_threads));
+        let host = Host::start(&alone::config(&self.path, n, CONTEXT, self.n_threads));
         let target = Target::Host(runtime.block_on(host.client()));
         (host, target)
     }

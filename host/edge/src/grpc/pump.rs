@@ -41,8 +41,7 @@ async fn forward(answer: impl Stream<Item = Message> + Send + 'static, sender: m
             Err(_) => {
                 // its node is free from here on; the client is told when it reads again
                 drop(answer);
-                let waited_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-                let _ = sender.send(Err(status::status(&InferenceError::Stalled { waited_ms }))).await;
+                let _ = sender.send(Err(status::status(&InferenceError::stalled(patience)))).await;
                 return;
             }
         }

@@ -114,9 +114,6 @@ impl inference::HostGraphExecutionContext for GuestState {
         self.budget.release(read_bytes);
         match read {
             Err(error) => return self.fail(error),
-            Ok(None) if !self.call()?.sessions.contains_key(&context) => {
-                return self.fail(NnError::invalid("there is no tensor `prompt`, and no generation goes on here"));
-            }
             Ok(None) => {}
             Ok(Some(input)) => {
                 self.give_up(context);
@@ -135,7 +132,7 @@ impl inference::HostGraphExecutionContext for GuestState {
         }
         let began = Instant::now();
         let Some(session) = self.call()?.sessions.get_mut(&context) else {
-            return self.fail(NnError::invalid("no generation goes on here"));
+            return self.fail(NnError::invalid("there is no tensor `prompt`, and no generation goes on here"));
         };
         let next = session.next().await;
         let numbered = session.numbered();

@@ -16,6 +16,7 @@ use std::{
     thread::{self, JoinHandle, Thread},
 };
 
+use llambo_catalog::hex;
 use llambo_inference::TenantName;
 use sha2::{Digest, Sha256};
 
@@ -277,10 +278,6 @@ fn name_of(tenant: &TenantName, tokens: &[Token]) -> String {
     }
     let digest = hash.finalize();
     format!("{}.{ENDING}", hex(&digest[..16]))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[cfg(unix)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     kv::{kept::WORTH_REUSING, radix::common},
     sequence::Sequence,
-    step::{fair::ByShare, slots::Slots},
+    step::{fair::Accounts, slots::Slots},
 };
 
 /// Tokens that a sequence generates before it may have to make room for one that waits: long enough that moving its keys and values
@@ -15,7 +15,7 @@ pub(crate) const QUANTUM_TOKENS: u32 = 256;
 /// The waiting sequence whose turn it is, of those that `may_start`; among equals the one that waits longest.
 pub(crate) fn next(
     waiting: &VecDeque<Box<Sequence>>,
-    turns: &impl ByShare,
+    turns: &Accounts,
     mut may_start: impl FnMut(&Sequence) -> bool,
 ) -> Option<usize> {
     // one whose reader is behind would only hold its place; one whose reader is gone leaves with the next `retire`
@@ -42,7 +42,7 @@ pub(crate) fn has_room(slots: &Slots) -> bool {
 
 /// The sequence that makes room for `waiting`: one whose reader is behind, or the one furthest past its turn of those that had
 /// their quantum and more than `waiting` had.
-pub(crate) fn displaced(slots: &Slots, turns: &impl ByShare, waiting: &Sequence) -> Option<usize> {
+pub(crate) fn displaced(slots: &Slots, turns: &Accounts, waiting: &Sequence) -> Option<usize> {
     let running = || (0..).zip(slots).filter_map(|(id, slot)| Some((id, slot.as_deref()?))).filter(|(_, s)| !s.ended);
     if let Some((id, _)) = running().find(|(_, s)| s.paused_since.is_some()) {
         return Some(id);

@@ -2,7 +2,7 @@
 
 use crate::{
     ffi::Batch,
-    step::{fair::ByShare, slots::Slots},
+    step::{fair::Accounts, slots::Slots},
 };
 
 /// Where in a batch the logits of a sequence's next token will be: `(sequence id, place)`.
@@ -18,7 +18,7 @@ pub(crate) struct Filler {
 /// Fills `batch` with tokens of prompts, at most `budget`. Half of it goes to whoever's turn it is by its share of the batch, so that a
 /// long prompt gets on however many short ones come; the rest to the shortest first, whole where they fit, so that these do not wait
 /// for a long one.
-pub(crate) fn prefill(slots: &mut Slots, turns: &impl ByShare, budget: usize, batch: &mut Batch, outputs: &mut Outputs) {
+pub(crate) fn prefill(slots: &mut Slots, turns: &Accounts, budget: usize, batch: &mut Batch, outputs: &mut Outputs) {
     batch.clear();
     outputs.clear();
     let unfed = |slots: &Slots, id: usize| slots[id].as_ref().map_or(0, |s| s.n_to_prefill());

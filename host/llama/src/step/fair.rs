@@ -17,11 +17,6 @@ pub(crate) struct Turn {
     isolate: f64,
 }
 
-/// What phases ask about shares.
-pub(crate) trait ByShare {
-    fn turn(&self, share: &Share) -> Turn;
-}
-
 /// The accounts of everybody who has a sequence in the engine.
 #[derive(Default)]
 pub(crate) struct Accounts {
@@ -50,15 +45,14 @@ impl Turn {
 
 // === impl Accounts ===
 
-impl ByShare for Accounts {
-    fn turn(&self, share: &Share) -> Turn {
+impl Accounts {
+    /// Whose turn is sooner.
+    pub(crate) fn turn(&self, share: &Share) -> Turn {
         let Some(tenant) = self.tenants.get(&share.tenant) else { return Turn { tenant: 0.0, isolate: 0.0 } };
         let isolate = tenant.isolates.get(&share.isolate).map_or(0.0, |account| account.used);
         Turn { tenant: tenant.account.used, isolate }
     }
-}
 
-impl Accounts {
     /// A sequence came to the engine.
     pub(crate) fn enter(&mut self, share: &Share) {
         let floor = lowest(self.tenants.values().map(|tenant| tenant.account.used));

@@ -32,10 +32,7 @@ pub(crate) fn fate(sequence: &mut Sequence, now: Instant, stall_timeout: Duratio
         return Fate::Ends(InferenceError::DeadlineExceeded { n_generated: sequence.n_generated });
     }
     match sequence.paused_since {
-        Some(since) if now.duration_since(since) >= stall_timeout => {
-            let waited_ms = u64::try_from(stall_timeout.as_millis()).unwrap_or(u64::MAX);
-            Fate::Ends(InferenceError::Stalled { waited_ms })
-        }
+        Some(since) if now.duration_since(since) >= stall_timeout => Fate::Ends(InferenceError::stalled(stall_timeout)),
         _ => Fate::Stays,
     }
 }

@@ -89,20 +89,19 @@ impl Run {
         let mut is_interrupted = false;
         let end = pace.end(begin);
         while n_started < pace.requests() || !in_flight.is_empty() {
-            let may_start = n_started < pace.requests() && pace.has_room(in_flight.len());
+            let is_starting = n_started < pace.requests();
             let due = pace.due(begin, n_started);
-            let ends = n_started < pace.requests() && end.is_some();
             tokio::select! {
                 () = &mut interrupt => {
                     is_interrupted = true;
                     break;
                 }
                 Some(sample) = in_flight.next(), if !in_flight.is_empty() => tally.add(sample),
-                () = sleep_until(end.unwrap_or(begin)), if ends => {
+                () = sleep_until(end.unwrap_or(begin)), if is_starting && end.is_some() => {
                     tally.errors.insert(NOT_STARTED.into(), pace.requests() - n_started);
                     n_started = pace.requests();
                 }
-                () = sleep_until(due.unwrap_or(begin)), if may_start => {
+                () = sleep_until(due.unwrap_or(begin)), if is_starting && pace.has_room(in_flight.len()) => {
                     let client = next_client.next().expect("there is at least one connection");
                     in_flight.push(request(client, ask.clone(), due.unwrap_or_else(Instant::now)));
                     n_started += 1;
