@@ -115,6 +115,13 @@ fn for_this_machine(cxxflags: Option<&str>) -> BTreeMap<&'static str, String> {
     variables(detected().as_ref(), &root().join("xtask/include/amx_tile_load.h"), cxxflags)
 }
 
+/// Compiler flags, the caller's own among them, with the repair for AMX.
+pub(crate) fn amx_repair() -> String {
+    let features = BTreeSet::from_iter(AVX512.iter().chain(AMX).copied());
+    let header = root().join("xtask/include/amx_tile_load.h");
+    variables(Some(&features), &header, env::var("CXXFLAGS").ok().as_deref()).remove("CXXFLAGS").unwrap_or_default()
+}
+
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
     // set by `cargo run`, and right also after the checkout was moved with its target folder

@@ -12,6 +12,7 @@ mod environment;
 mod guests;
 mod host;
 mod libclang;
+mod package;
 mod packages;
 mod scale;
 mod setup;
@@ -49,6 +50,12 @@ const COMMANDS: &[Command] = &[
         synopsis: build::SYNOPSIS,
         about: "build the programs into target/release; extra words go to cargo",
         run: build::run,
+    },
+    Command {
+        name: "package",
+        synopsis: package::SYNOPSIS,
+        about: "build programs that can be moved to other machines, with llama.cpp for each kind of processor",
+        run: package::run,
     },
     Command {
         name: "scale",

@@ -47,8 +47,10 @@ pub struct ModelConfig {
     pub sequences: u32,
     /// Threads that compute; `None`: the machine's cores.
     pub threads: Option<u32>,
-    /// Layers kept on the GPU.
+    /// Layers kept on GPUs.
     pub gpu_layers: u32,
+    /// Names of the GPUs they may be kept on; empty: all there are.
+    pub gpu_devices: Vec<String>,
     /// How the KV cache is kept.
     pub kv_type: KvType,
     /// Whether it also answers embedding requests.

@@ -22,6 +22,7 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("models", MODEL),
     ("types", TYPE),
     ("tenants", TENANT),
+    ("gpu", GPU),
     ("balancing", BALANCING),
     ("queue", QUEUE),
     ("network", NETWORK),
@@ -30,13 +31,16 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("cache", CACHE),
 ];
 
-const ROOT: &[&str] = &["models", "types", "tenants", "balancing", "queue", "network", "shutdown", "logging", "cache"];
-const MODEL: &[&str] =
-    &["name", "path", "context", "sequences", "threads", "gpu-layers", "kv-type", "kv-memory", "kv-disk", "embeddings"];
+const ROOT: &[&str] = &["models", "gpu", "types", "tenants", "balancing", "queue", "network", "shutdown", "logging", "cache"];
+const MODEL: &[&str] = &[
+    "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "kv-type", "kv-memory", "kv-disk",
+    "embeddings",
+];
 const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
     "table-elements", "stack", "tenant",
 ];
+const GPU: &[&str] = &["layers", "devices"];
 const TENANT: &[&str] = &["weight"];
 const BALANCING: &[&str] = &["strategy", "attempts"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
@@ -56,7 +60,9 @@ const MS: Duration = Duration::from_millis(1);
 /// Decodes everything. `None` only when errors were noted.
 pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Option<Config> {
     let root = decoder.root(root).map(ROOT)?;
-    let models = models(&root, folder);
+    let gpu = root.section("gpu", GPU);
+    let gpu = Gpu::read(&gpu, "layers", "devices");
+    let models = models(&root, &gpu, folder);
     let tenants = tenants(&root);
     let types = types(&root, &models, tenants.as_deref(), folder);
     let (balancing, queue) = (root.section("balancing", BALANCING), root.section("queue", QUEUE));
@@ -91,7 +97,20 @@ struct Models {
     is_complete: bool,
 }
 
-fn models(root: &Map<'_>, folder: &Path) -> Models {
+/// What goes onto graphics cards, where it is said.
+struct Gpu {
+    layers: Option<u32>,
+    devices: Option<Vec<String>>,
+}
+
+impl Gpu {
+    fn read(map: &Map<'_>, layers: &'static str, devices: &'static str) -> Self {
+        let names = map.get(devices).and_then(|value| value.list()?.map(|name| name.text().map(str::to_owned)).collect());
+        Self { layers: map.whole(layers, 0..=10_000), devices: names }
+    }
+}
+
+fn models(root: &Map<'_>, gpu: &Gpu, folder: &Path) -> Models {
     let advice = "list at least one, for example `- path: builtin:demo`";
     let Some(list) = root.require("models", advice) else { return Models::default() };
     let Some(items) = list.list() else { return Models::default() };
@@ -105,7 +124,7 @@ fn models(root: &Map<'_>, folder: &Path) -> Models {
             {
                 value.wrong(format_args!("`models[{first}]` has that name already"), "give one of them another `name`");
             }
-            model(&map, name.map(|(_, name)| name), folder)
+            model(&map, name.map(|(_, name)| name), gpu, folder)
         });
         models.is_complete &= config.is_some();
         models.configs.extend(config);
@@ -133,7 +152,7 @@ fn name<'a>(map: &Map<'a>) -> Option<(Value<'a>, &'a str)> {
 }
 
 /// `None` when its path cannot be read, or its name could not.
-fn model(map: &Map<'_>, name: Option<&str>, folder: &Path) -> Option<ModelConfig> {
+fn model(map: &Map<'_>, name: Option<&str>, host: &Gpu, folder: &Path) -> Option<ModelConfig> {
     let path = map.require("path", "give a GGUF file, `builtin:demo` or `builtin:demo-small`");
     let path = path.and_then(|value| value.text().map(|text| (value, text)));
     let source = path.as_ref().and_then(|(value, text)| {
@@ -143,7 +162,7 @@ fn model(map: &Map<'_>, name: Option<&str>, folder: &Path) -> Option<ModelConfig
     let context = map.whole("context", 64..=1 << 20);
     let sequences = map.whole("sequences", 1..=256).unwrap_or(64);
     let threads = map.whole("threads", 1..=512);
-    let gpu_layers = map.whole("gpu-layers", 0..=10_000).unwrap_or(0);
+    let gpu = Gpu::read(map, "gpu-layers", "gpu-devices");
     let kv_type = map.choice("kv-type", KvType::NAMES).unwrap_or_default();
     let embeddings = map.switch("embeddings").unwrap_or(true);
     let kv_memory_bytes = map.size("kv-memory", 0..=1024 * GB).unwrap_or(256 * MB);
@@ -154,7 +173,8 @@ fn model(map: &Map<'_>, name: Option<&str>, folder: &Path) -> Option<ModelConfig
         context,
         sequences,
         threads,
-        gpu_layers,
+        gpu_layers: gpu.layers.or(host.layers).unwrap_or(0),
+        gpu_devices: gpu.devices.or_else(|| host.devices.clone()).unwrap_or_default(),
         kv_type,
         embeddings,
         kv_memory_bytes,

@@ -24,6 +24,24 @@ pub enum LlamaError {
         /// The file.
         path: PathBuf,
     },
+    /// There is nothing to compute with.
+    #[error("no module of llama.cpp in `{}` runs on this processor; name the folder that has them by {variable}{}", folder.display(), because(problem))]
+    NoModules {
+        /// Where they were looked for.
+        folder: PathBuf,
+        /// What names another folder.
+        variable: &'static str,
+        /// What llama.cpp logged, if anything.
+        problem: String,
+    },
+    /// A GPU that is not there.
+    #[error("there is no GPU `{name}` here; {}", listed(there))]
+    NoDevice {
+        /// What was asked for.
+        name: String,
+        /// Those there are.
+        there: Vec<String>,
+    },
     /// A setting is out of range for the model.
     #[error("{0}")]
     Settings(String),
@@ -67,6 +85,14 @@ pub enum LlamaError {
     /// A grammar or schema that cannot be used.
     #[error("the grammar cannot be used: {0}")]
     Grammar(String),
+}
+
+fn because(problem: &str) -> String {
+    if problem.is_empty() { String::new() } else { format!(" ({problem})") }
+}
+
+fn listed(there: &[String]) -> String {
+    if there.is_empty() { "this build or this machine has none".into() } else { format!("there is {}", there.join(", ")) }
 }
 
 impl From<LlamaError> for InferenceError {

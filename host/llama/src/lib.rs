@@ -22,7 +22,7 @@ mod worker;
 
 pub use engine::LlamaEngine;
 pub use error::LlamaError;
-pub use ffi::{max_sequences, system_info};
+pub use ffi::{Device, cpu_variant, devices, max_sequences, modules_folder, system_info};
 pub use load::{EngineSettings, KvType};
 
 /// Tells the metrics recorder what this crate's metrics mean. To be called once a recorder is there.

@@ -27,6 +27,8 @@ pub struct EngineSettings {
     pub n_threads: u32,
     /// Layers put onto GPUs, where there are any.
     pub n_gpu_layers: u32,
+    /// Names of the GPUs that these may be put onto; empty: all there are. See [`crate::devices`].
+    pub devices: Vec<String>,
     /// How keys and values are kept.
     pub kv_type: KvType,
     /// Memory for keys and values of what may go on: finished prompts, conversations between two turns, sequences that wait
@@ -63,6 +65,7 @@ impl EngineSettings {
             n_waiting: 1024,
             n_threads: u32::try_from(n_threads).unwrap_or(1),
             n_gpu_layers: 0,
+            devices: Vec::new(),
             kv_type: KvType::F16,
             kv_memory_bytes: 256 << 20,
             kv_disk_bytes: 0,
@@ -92,7 +95,7 @@ impl LoadedModel {
             return Err(LlamaError::Settings(format!("`sequences` is {}, but must be 1 to {limit}", settings.n_sequences)));
         }
         let layers = i32::try_from(settings.n_gpu_layers).unwrap_or(i32::MAX);
-        let model = Arc::new(Model::load(file.path(), layers)?);
+        let model = Arc::new(Model::load(file.path(), layers, &settings.devices)?);
         if !model.is_decoder_only() {
             return Err(LlamaError::NotADecoder { path: file.path().into() });
         }
@@ -153,7 +156,7 @@ impl LoadedModel {
         if at_least >= n_context as usize {
             return Err(too_long(at_least as u64));
         }
-        let tokens = self.model.tokenize(&text, parse_special)?;
+        let tokens = self.model.tokenize(&text, true, parse_special)?;
         // one place is left for the first generated token
         if tokens.len() >= n_context as usize {
             return Err(too_long(tokens.len() as u64));

@@ -8,6 +8,7 @@ use std::{
 use llambo_config::Config;
 use llambo_inference::Models;
 use llambo_isolate::{Sandbox, TypeSettings};
+use llambo_llama::Device;
 
 use crate::{
     Failure,
@@ -48,8 +49,10 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
 fn report(plan: &Plan) -> String {
     let mut lines = Vec::new();
     for model in &plan.models {
+        let on_gpus =
+            if model.gpu_bytes > 0 { format!("; about {} of it on GPUs", Size(model.gpu_bytes)) } else { String::new() };
         lines.push(format!(
-            "model    {}: weights {}, KV cache {} ({} sequences of {} tokens), up to {} of kept beginnings",
+            "model    {}: weights {}, KV cache {} ({} sequences of {} tokens), up to {} of kept beginnings{on_gpus}",
             model.name,
             Size(model.weight_bytes),
             Size(model.kv_bytes),
@@ -68,7 +71,15 @@ fn report(plan: &Plan) -> String {
     ));
     let memory = plan.available_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());
     lines.push(format!("machine  {} cores, {memory} of memory available", n_cores()));
-    lines.push(format!("llama    {}", llambo_llama::system_info()));
+    let modules =
+        llambo_llama::modules_folder().map_or_else(String::new, |folder| format!(", of the modules in {}", folder.display()));
+    lines.push(format!("llama    processor code: {}{modules}; {}", llambo_llama::cpu_variant(), llambo_llama::system_info()));
+    for device in &plan.devices {
+        let kind = if device.is_gpu { "GPU" } else { "processor" };
+        let Device { name, description, free_bytes, total_bytes, .. } = device;
+        let memory = format!("{} of {} free", Size(*free_bytes), Size(*total_bytes));
+        lines.push(format!("device   {name}: {kind}, {description}, {memory}"));
+    }
     lines.extend(plan.warnings.iter().map(|warning| format!("warning  {warning}")));
     lines.extend(plan.problems.iter().map(|problem| format!("problem  {problem}")));
     if plan.problems.is_empty() {

@@ -45,6 +45,7 @@ fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
         n_waiting: config.queue.max_in_flight.saturating_mul(2),
         n_threads: model.threads.unwrap_or_else(n_cores),
         n_gpu_layers: model.gpu_layers,
+        devices: model.gpu_devices.clone(),
         kv_type: match model.kv_type {
             KvType::F16 => llambo_llama::KvType::F16,
             KvType::Q8_0 => llambo_llama::KvType::Q8,

@@ -1,11 +1,15 @@
 //! What a configuration asks of this machine, and what of it is not there.
 
-use std::{fmt, fs, num::NonZero, thread};
+use std::{collections::HashMap, fmt, fs, num::NonZero, thread};
 
 use llambo_catalog::{Builtin, CatalogError, ModelFile};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
 use llambo_inference::{ModelName, TenantName, TypeName};
 use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
+use llambo_llama::Device;
+
+/// What llama.cpp takes on a GPU beside weights and KV cache: buffers for one batch, and the driver's own.
+const GPU_WORKING_BYTES: u64 = 512 << 20;
 
 /// A configuration with its files opened and its needs computed.
 pub(crate) struct Plan {
@@ -16,6 +20,8 @@ pub(crate) struct Plan {
     /// What may stop it once it is used.
     pub(crate) warnings: Vec<Problem>,
     pub(crate) available_bytes: Option<u64>,
+    /// What computes here.
+    pub(crate) devices: Vec<Device>,
 }
 
 pub(crate) struct PlannedModel {
@@ -27,6 +33,10 @@ pub(crate) struct PlannedModel {
     pub(crate) kv_bytes: u64,
     /// `kv-memory`.
     pub(crate) kept_bytes: u64,
+    /// Of weights and KV cache, what goes onto GPUs.
+    pub(crate) gpu_bytes: u64,
+    /// Which these may be; empty: all.
+    gpu_devices: Vec<String>,
 }
 
 pub(crate) struct Problem {
@@ -61,6 +71,10 @@ impl Plan {
                 }),
             }
         }
+        let devices = llambo_llama::devices();
+        let (gpu_problems, gpu_warnings) = gpu_problems(&models, &devices);
+        problems.extend(gpu_problems);
+        warnings.extend(gpu_warnings);
         for node_type in &config.types {
             if let Err(error) = module(node_type) {
                 let what = format!("types.{}: {error}", node_type.name);
@@ -71,7 +85,7 @@ impl Plan {
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
         let available_bytes = available_bytes();
-        let needed = isolates.idle_bytes + models.iter().map(|m| m.weight_bytes + m.kv_bytes + m.kept_bytes).sum::<u64>();
+        let needed = isolates.idle_bytes + models.iter().map(PlannedModel::ram_bytes).sum::<u64>();
         if available_bytes.is_some_and(|available| needed > available) {
             warnings.push(Problem {
                 what: format!(
@@ -82,11 +96,15 @@ impl Plan {
                 remedy: "fewer `sequences`, a smaller `context`, kv-type q8_0, or fewer isolates".into(),
             });
         }
-        Self { models, isolates, problems, warnings, available_bytes }
+        Self { models, isolates, problems, warnings, available_bytes, devices }
     }
 }
 
 impl PlannedModel {
+    fn ram_bytes(&self) -> u64 {
+        (self.weight_bytes + self.kv_bytes).saturating_sub(self.gpu_bytes) + self.kept_bytes
+    }
+
     fn of(model: &ModelConfig) -> Result<Self, CatalogError> {
         let file = match &model.source {
             ModelSource::Demo => Builtin::Demo.unpack()?,
@@ -98,16 +116,62 @@ impl PlannedModel {
         let f16 = header.kv_bytes_per_token() * u64::from(n_context) * u64::from(model.sequences);
         // q8_0 keeps 32 values in 34 bytes
         let kv_bytes = if model.kv_type == KvType::Q8_0 { f16 / 64 * 34 } else { f16 };
+        let weight_bytes = header.tensor_bytes();
+        // one more than there are: the output layer counts as well
+        let n_layers = header.model_number("block_count").unwrap_or(0) + 1;
+        let gpu_bytes = (weight_bytes + kv_bytes) / n_layers * u64::from(model.gpu_layers).min(n_layers);
         Ok(Self {
             name: model.name.clone(),
+            gpu_bytes,
+            gpu_devices: model.gpu_devices.clone(),
             n_context,
             n_sequences: model.sequences,
-            weight_bytes: header.tensor_bytes(),
+            weight_bytes,
             kv_bytes,
             kept_bytes: model.kv_memory_bytes,
             file: Some(file),
         })
     }
+}
+
+/// What does not fit onto graphics cards. A model takes of each that it may use in proportion to what is free there, as llama.cpp splits it.
+fn gpu_problems(models: &[PlannedModel], devices: &[Device]) -> (Vec<Problem>, Vec<Problem>) {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let gpus: Vec<&Device> = devices.iter().filter(|device| device.is_gpu).collect();
+    let there = || gpus.iter().map(|gpu| gpu.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut left: HashMap<&str, u64> = gpus.iter().map(|gpu| (gpu.name.as_str(), gpu.free_bytes)).collect();
+    for model in models.iter().filter(|model| model.gpu_bytes > 0) {
+        if let Some(name) = model.gpu_devices.iter().find(|name| !left.contains_key(name.as_str())) {
+            let what = format!("model `{}` is to use the GPU `{name}`, which is not here", model.name);
+            let remedy = if gpus.is_empty() { "set `gpu-layers` to 0".into() } else { format!("choose among {}", there()) };
+            problems.push(Problem { what, remedy });
+            continue;
+        }
+        if gpus.is_empty() {
+            let what = format!(
+                "model `{}` has `gpu-layers`, and there is no GPU that this build can use: its layers stay with the processor",
+                model.name
+            );
+            warnings.push(Problem {
+                what,
+                remedy: "build with `cargo xtask package` and add the module for yours, or set `gpu-layers` to 0".into(),
+            });
+            continue;
+        }
+        let may_use = |name: &str| model.gpu_devices.is_empty() || model.gpu_devices.iter().any(|n| n == name);
+        let free: u64 = left.iter().filter(|(name, _)| may_use(name)).map(|(_, bytes)| bytes).sum();
+        let needed = model.gpu_bytes + GPU_WORKING_BYTES;
+        if needed > free {
+            let what = format!("model `{}` needs about {} of GPU memory, and {} are free", model.name, Size(needed), Size(free));
+            problems
+                .push(Problem { what, remedy: "lower its `gpu-layers`, `sequences` or `context`, or set kv-type q8_0".into() });
+        }
+        for (_, bytes) in left.iter_mut().filter(|(name, _)| may_use(name)) {
+            let taken = u128::from(needed) * u128::from(*bytes) / u128::from(free.max(1));
+            *bytes = bytes.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
+        }
+    }
+    (problems, warnings)
 }
 
 impl fmt::Display for Problem {
@@ -187,6 +251,41 @@ mod tests {
         assert_eq!(Size(512).to_string(), "512 bytes");
         assert_eq!(Size(128 << 20).to_string(), "128.0 MiB");
         assert_eq!(Size(3 << 40).to_string(), "3.0 TiB");
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_onto_the_gpus_is_told_before_it_is_loaded() {
+        let gpu = |name: &str, free_bytes| Device {
+            name: name.into(),
+            description: "a card".into(),
+            is_gpu: true,
+            free_bytes,
+            total_bytes: free_bytes,
+        };
+        let model = |gpu_bytes: u64, devices: &[&str]| PlannedModel {
+            name: "m".into(),
+            file: None,
+            n_context: 1,
+            n_sequences: 1,
+            weight_bytes: gpu_bytes,
+            kv_bytes: 0,
+            kept_bytes: 0,
+            gpu_bytes,
+            gpu_devices: devices.iter().map(ToString::to_string).collect(),
+        };
+        let gpus = [gpu("CUDA0", 8 << 30), gpu("CUDA1", 4 << 30)];
+        let problems = |models: &[PlannedModel], gpus: &[Device]| {
+            let (problems, warnings) = gpu_problems(models, gpus);
+            (problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>(), warnings.len())
+        };
+        assert_eq!(problems(&[model(10 << 30, &[])], &gpus), (vec![], 0));
+        assert_eq!(problems(&[model(0, &[])], &[]), (vec![], 0));
+        let (told, _) = problems(&[model(8 << 30, &["CUDA1"])], &gpus);
+        assert_eq!(told, ["model `m` needs about 8.5 GiB of GPU memory, and 4.0 GiB are free"]);
+        // what the first takes, the second has not
+        assert_eq!(problems(&[model(9 << 30, &[]), model(3 << 30, &[])], &gpus).0.len(), 1);
+        assert!(problems(&[model(1, &["CUDA7"])], &gpus).0[0].contains("`CUDA7`, which is not here"));
+        assert_eq!(problems(&[model(1, &[])], &[]), (vec![], 1));
     }
 
     #[test]

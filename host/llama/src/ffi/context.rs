@@ -1,13 +1,15 @@
 //! A context: KV cache and decoding.
 
 use std::{
+    ffi::c_void,
+    mem,
     ptr::{self, NonNull},
     sync::Arc,
 };
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Batch, Model};
+use super::{Batch, Model, device::cpu_function};
 use crate::error::LlamaError;
 
 /// All of a sequence's state, in memory of the host.
@@ -31,15 +33,21 @@ pub(crate) struct Context {
 /// Threads that compute, beside the one that asks for it.
 struct Threads(Option<NonNull<sys::ggml_threadpool>>);
 
+type NewThreads = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
+type FreeThreads = unsafe extern "C" fn(*mut sys::ggml_threadpool);
+
 impl Threads {
     /// They sleep between two calls: an engine's thread chooses and delivers tokens then, and who reads them needs a core. Threads
     /// that wait in a loop, as is the default, would take it.
     fn new(n_threads: i32) -> Self {
-        // SAFETY: the parameters are llama.cpp's own, changed within their range; null tells of threads that could not be made.
+        let Some(make) = cpu_function(c"ggml_threadpool_new") else { return Self(None) };
+        // SAFETY: ggml publishes a function of this type under this name. The parameters are llama.cpp's own, changed within their range;
+        // null tells of threads that could not be made.
         let threads = unsafe {
+            let make = mem::transmute::<NonNull<c_void>, NewThreads>(make);
             let mut params = sys::ggml_threadpool_params_default(n_threads);
             params.poll = 0;
-            sys::ggml_threadpool_new(&raw mut params)
+            make(&raw mut params)
         };
         Self(NonNull::new(threads))
     }
@@ -47,9 +55,11 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(threads) = self.0 {
-            // SAFETY: made once, freed once, when no context uses them any more.
-            unsafe { sys::ggml_threadpool_free(threads.as_ptr()) }
+        if let Some(threads) = self.0
+            && let Some(free) = cpu_function(c"ggml_threadpool_free")
+        {
+            // SAFETY: a function of this type, as above. Made once, freed once, when no context uses them any more.
+            unsafe { mem::transmute::<NonNull<c_void>, FreeThreads>(free)(threads.as_ptr()) }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod context;
+mod device;
 mod grammar;
 mod model;
 
@@ -14,11 +15,12 @@ use std::{
     cell::RefCell,
     ffi::{CStr, c_char, c_void},
     ptr,
-    sync::Once,
+    sync::{Once, OnceLock},
 };
 
 use llama_cpp_sys_2 as sys;
 
+pub use self::device::{Device, devices, modules_folder};
 pub(crate) use self::{
     batch::Batch,
     context::{Context, ContextParams},
@@ -34,6 +36,9 @@ thread_local! {
     static ERRORS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The module that was loaded for this processor, which ggml tells nowhere but in its log.
+static VARIANT: OnceLock<String> = OnceLock::new();
+
 unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
     // SAFETY: llama.cpp passes a NUL-terminated string that lives for this call.
     let line = unsafe { CStr::from_ptr(text) }.to_string_lossy();
@@ -44,7 +49,12 @@ unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: 
             tracing::warn!(target: "llama.cpp", line, "llama.cpp reports an error");
         }
         sys::GGML_LOG_LEVEL_WARN => tracing::debug!(target: "llama.cpp", line, "warning"),
-        _ => tracing::trace!(target: "llama.cpp", line, "log"),
+        _ => {
+            if let Some((_, path)) = line.split_once("loaded CPU backend from ") {
+                let _ = VARIANT.set(path.to_owned());
+            }
+            tracing::trace!(target: "llama.cpp", line, "log");
+        }
     }
 }
 
@@ -66,6 +76,7 @@ fn initialize() {
             sys::llama_log_set(Some(on_log), ptr::null_mut());
             sys::llama_backend_init();
         }
+        device::load_modules();
     });
 }
 
@@ -74,6 +85,14 @@ pub fn system_info() -> String {
     initialize();
     // SAFETY: returns a pointer to a static, NUL-terminated string.
     unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().into_owned()
+}
+
+/// Which of llama.cpp's variants for processors is in use: `zen4`, for example, or `compiled in`.
+pub fn cpu_variant() -> String {
+    initialize();
+    let Some(path) = VARIANT.get() else { return "compiled in".into() };
+    let name = std::path::Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
+    name.trim_start_matches("lib").trim_start_matches("ggml-cpu").trim_start_matches('-').to_owned()
 }
 
 /// What tells builds of llama.cpp apart whose copies of a sequence may not suit each other.

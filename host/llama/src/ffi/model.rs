@@ -4,7 +4,7 @@ use std::{ffi::CString, path::Path, ptr::NonNull};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Token, forget_errors, initialize, take_errors};
+use super::{Token, device, forget_errors, initialize, take_errors};
 use crate::error::LlamaError;
 
 /// Loaded weights and vocabulary.
@@ -22,16 +22,22 @@ unsafe impl Sync for Model {}
 // === impl Model ===
 
 impl Model {
-    /// Loads the file at `path`, mapped into memory, `n_gpu_layers` of it onto GPUs where there are any.
-    pub(crate) fn load(path: &Path, n_gpu_layers: i32) -> Result<Self, LlamaError> {
+    /// Loads the file at `path`, mapped into memory, `n_gpu_layers` of it onto those of the GPUs that are in `devices`, or onto all where it is
+    /// empty.
+    pub(crate) fn load(path: &Path, n_gpu_layers: i32, devices: &[String]) -> Result<Self, LlamaError> {
         initialize();
+        device::check_processor()?;
+        let mut devices = device::named(devices)?;
         let fail = |problem: String| LlamaError::Load { path: path.into(), problem };
         let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| fail(e.to_string()))?;
         forget_errors();
-        // SAFETY: default parameters are valid; `name` lives for the call.
+        // SAFETY: default parameters are valid; `name` and `devices`, which ends with a null, live for the call.
         let model = unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = n_gpu_layers;
+            if devices.len() > 1 {
+                params.devices = devices.as_mut_ptr();
+            }
             sys::llama_model_load_from_file(name.as_ptr(), params)
         };
         let model = NonNull::new(model).ok_or_else(|| fail(take_errors()))?;
@@ -123,9 +129,9 @@ impl Model {
         }
     }
 
-    /// The tokens of `text`, with the model's begin-of-text where it wants one. `parse_special` reads control tokens
-    /// written out in the text, as chat templates write them.
-    pub(crate) fn tokenize(&self, text: &str, parse_special: bool) -> Result<Vec<Token>, LlamaError> {
+    /// The tokens of `text`, at the beginning of a text with the model's begin-of-text where it wants one. `parse_special` reads
+    /// control tokens written out in the text, as chat templates write them.
+    pub(crate) fn tokenize(&self, text: &str, is_beginning: bool, parse_special: bool) -> Result<Vec<Token>, LlamaError> {
         let too_long = || LlamaError::TextTooLong { n_bytes: text.len() };
         let len = i32::try_from(text.len()).map_err(|_| too_long())?;
         let mut out: Vec<Token> = vec![0; text.len() / 2 + 16];
@@ -133,7 +139,7 @@ impl Model {
             let room = i32::try_from(out.len()).map_err(|_| too_long())?;
             // SAFETY: `text` has `len` bytes and `out` has room for `room` tokens.
             let n = unsafe {
-                sys::llama_tokenize(self.vocab(), text.as_ptr().cast(), len, out.as_mut_ptr(), room, true, parse_special)
+                sys::llama_tokenize(self.vocab(), text.as_ptr().cast(), len, out.as_mut_ptr(), room, is_beginning, parse_special)
             };
             match usize::try_from(n) {
                 Ok(n) => {
