@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Crates of the guests' workspace that become modules.
-const GUESTS: [&str; 3] = ["default-engine", "draft-and-refine", "hostile"];
+const GUESTS: [&str; 7] = ["default-engine", "draft-and-refine", "best-of", "tree-search", "chooser", "branches", "hostile"];
 const TARGET: &str = "wasm32-unknown-unknown";
 const LINKER: &str = "wasm-component-ld";
 /// As in `guest/.cargo/config.toml`, which cargo does not read once flags come from here.

@@ -24,6 +24,7 @@
 
 use std::fmt;
 
+mod branch;
 mod json;
 mod model;
 mod options;
@@ -49,6 +50,7 @@ pub use bindings::{
     llambo::guest::types::{Failure, FinishReason, Message, Prompt, Request, Role},
     wasi::nn::errors::ErrorCode,
 };
+pub use branch::{Branch, Candidate, Distribution, Growth, Mask, Piece, Scored, Token};
 pub use model::{Completion, Error, Finish, Generation, Input, Model};
 pub use options::{InvalidOptions, Options};
 

@@ -192,7 +192,7 @@ fn a_wrong_value_is_reported_with_what_to_do() {
         ("cache: {modules: 12}", "is 12, but must be text; put it in quotes"),
         ("cache: {modules: ''}", "is an empty text"),
         ("shutdwon: {drain: 1s}", "`shutdwon` is not a known key; did you mean `shutdown`?"),
-        ("something: 1", "`something` is not a known key; remove it; known here: `models`, `types`"),
+        ("something: 1", "`something` is not a known key; remove it; known here: `models`, `gpu`, `types`"),
         ("queue: {max-wait: 1s}\nqueue: {max-wait: 2s}", "`queue` is already set in line 3; remove one of them"),
     ] {
         let found = error(section);

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use crate::{AnswerStream, GenerateRequest, InferenceError, ModelName, Sampling};
+use crate::{
+    AnswerStream, ExtendRequest, GenerateRequest, InferenceError, MeasureFuture, MeasureRequest, ModelName, Prompt, Sampling,
+    TokenId,
+};
 
 /// Decodes the sequences of one loaded model, all in one batch. Shared by everyone who asks that model.
 pub trait InferenceEngine: Send + Sync + 'static {
@@ -18,6 +21,30 @@ pub trait InferenceEngine: Send + Sync + 'static {
 
     /// The mean of `text`'s token embeddings, scaled to length 1.
     fn embed(&self, text: String) -> EmbedFuture;
+
+    /// The tokens of a prompt, as `submit` would read it. Takes as long as reading it does.
+    ///
+    /// # Errors
+    /// The same as those of `submit` about its prompt.
+    fn tokens(&self, prompt: &Prompt) -> Result<Vec<TokenId>, InferenceError>;
+
+    /// The tokens of a text that stands within another.
+    ///
+    /// # Errors
+    /// It is too long for the model.
+    fn tokens_within(&self, text: &str) -> Result<Vec<TokenId>, InferenceError>;
+
+    /// The text of tokens, as bytes: a token may be a part of a character. Tokens that show nothing, or that are not in the vocabulary, are empty.
+    fn bytes_of(&self, tokens: &[TokenId]) -> Vec<u8>;
+
+    /// Starts one sequence that goes on with tokens. Never blocks.
+    ///
+    /// # Errors
+    /// As for `submit`.
+    fn extend(&self, request: ExtendRequest) -> Result<AnswerStream, InferenceError>;
+
+    /// How likely a text is, token by token, and what could follow it.
+    fn measure(&self, request: MeasureRequest) -> MeasureFuture;
 
     /// What is loaded.
     fn info(&self) -> &ModelInfo;

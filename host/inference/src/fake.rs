@@ -8,8 +8,9 @@ use std::sync::{
 use futures::{StreamExt, stream};
 
 use crate::{
-    AnswerEvent, AnswerStream, EmbedFuture, Embedding, EngineLoad, FinishReason, Finished, GenerateRequest, InferenceEngine,
-    InferenceError, ModelInfo, Sampling, Usage,
+    AnswerEvent, AnswerStream, Distribution, EmbedFuture, Embedding, EngineLoad, ExtendRequest, FinishReason, Finished,
+    GenerateRequest, InferenceEngine, InferenceError, MeasureFuture, MeasureRequest, Measured, ModelInfo, Prompt, Sampling,
+    TokenId, TokenLog, Usage,
 };
 
 /// Tokens a [`FakeEngine`] generates when a request names no limit.
@@ -33,7 +34,7 @@ impl FakeEngine {
             architecture: "fake".into(),
             n_params: 0,
             size_bytes: 0,
-            n_vocab: 0,
+            n_vocab: 256,
             n_embd: 4,
             n_context: 1024,
             n_sequences,
@@ -44,18 +45,20 @@ impl FakeEngine {
     }
 }
 
-impl InferenceEngine for FakeEngine {
-    fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
+impl FakeEngine {
+    fn answer(&self, input_tokens: u32, sampling: &Sampling, log: Option<TokenLog>) -> Result<AnswerStream, InferenceError> {
         let capacity = self.info.n_sequences;
         self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < capacity).then_some(n + 1)).map_err(|n| {
             InferenceError::Full { what: self.info.name.to_string(), in_flight: n as usize, capacity: capacity as usize }
         })?;
         let running = Running(Arc::clone(&self.running));
         let generated = Arc::clone(&self.generated);
-        let n = request.sampling.max_tokens.unwrap_or(DEFAULT_TOKENS);
-        let input_tokens = u32::try_from(request.prompt.n_bytes()).unwrap_or(u32::MAX);
+        let n = sampling.max_tokens.unwrap_or(DEFAULT_TOKENS);
         let pieces = stream::iter(1..=n).map(move |i| {
             generated.fetch_add(1, Ordering::Relaxed);
+            if let Some(log) = &log {
+                log.push(i);
+            }
             let text = if i == 1 { format!("word{i}") } else { format!(" word{i}") };
             Ok(AnswerEvent::Piece { text, n_tokens: 1 })
         });
@@ -67,6 +70,43 @@ impl InferenceEngine for FakeEngine {
                 let _ = &running;
             })
             .boxed())
+    }
+}
+
+impl InferenceEngine for FakeEngine {
+    fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
+        self.answer(u32::try_from(request.prompt.n_bytes()).unwrap_or(u32::MAX), &request.sampling, None)
+    }
+
+    fn tokens(&self, prompt: &Prompt) -> Result<Vec<TokenId>, InferenceError> {
+        match prompt {
+            Prompt::Text(text) => self.tokens_within(text),
+            Prompt::Chat(messages) => Ok(messages.iter().flat_map(|m| m.content.bytes()).map(TokenId::from).collect()),
+        }
+    }
+
+    /// Each byte is one.
+    fn tokens_within(&self, text: &str) -> Result<Vec<TokenId>, InferenceError> {
+        Ok(text.bytes().map(TokenId::from).collect())
+    }
+
+    fn bytes_of(&self, tokens: &[TokenId]) -> Vec<u8> {
+        tokens.iter().filter_map(|token| u8::try_from(*token).ok()).collect()
+    }
+
+    fn extend(&self, request: ExtendRequest) -> Result<AnswerStream, InferenceError> {
+        self.answer(u32::try_from(request.tokens.len()).unwrap_or(u32::MAX), &request.sampling, Some(request.log))
+    }
+
+    /// Every token is as likely as any other of 256.
+    fn measure(&self, request: MeasureRequest) -> MeasureFuture {
+        let logprob = -256f32.ln();
+        let n = request.tokens.len();
+        let logprobs = vec![logprob; n.saturating_sub(request.n_given)];
+        let top = (0..256).take(request.n_top).map(|token| (token, logprob)).collect();
+        let input_tokens = u32::try_from(n).unwrap_or(u32::MAX);
+        let measured = Measured { logprobs, next: Distribution { top, entropy: -logprob }, input_tokens, cached_tokens: 0 };
+        Box::pin(async move { Ok(measured) })
     }
 
     fn embed(&self, text: String) -> EmbedFuture {

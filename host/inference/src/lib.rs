@@ -4,6 +4,7 @@
 //! are [`Instant`]s that callers made).
 
 mod answer;
+mod branch;
 mod engine;
 mod error;
 pub mod fake;
@@ -13,6 +14,7 @@ mod request;
 mod sampling;
 
 pub use answer::{Answer, AnswerEvent, AnswerStream, FinishReason, Finished, Usage};
+pub use branch::{Distribution, ExtendRequest, Mask, MeasureFuture, MeasureRequest, Measured, TokenId, TokenLog};
 pub use engine::{EmbedFuture, Embedding, EngineLoad, InferenceEngine, ModelInfo, Models};
 pub use error::{Fault, InferenceError, shortened};
 pub use ids::{ModelName, NodeId, RequestId, TenantName, TypeName};

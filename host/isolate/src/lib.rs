@@ -3,10 +3,12 @@
 //! The way in is [`Sandbox`]: it makes a [`NodeType`] of a [`Module`] and [`Limits`], and the type spawns [`Isolate`]s, which are
 //! [`llambo_inference::Node`]s. Guests see models as [`llambo_inference::Models`]; this crate knows no llama.cpp.
 //!
-//! `pool` is the room isolates live in, `module` what runs in them, `guest` one running instance, `state` and `nn` what a guest
-//! can call, `limits`, `cpu` and `ticker` what ends it.
+//! `pool` is the room isolates live in, `module` what runs in them, `guest` one running instance, `state`, `nn` and `branch` what a
+//! guest can call, `limits`, `cpu` and `ticker` what ends it.
 
 mod bindings;
+#[expect(unreachable_pub, reason = "the generated bindings re-export the resource type")]
+mod branch;
 mod cpu;
 mod error;
 mod guest;

@@ -1,6 +1,10 @@
 //! What the host keeps for one guest: its handles, its budget, and the request it is at.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use llambo_inference::{GenerateRequest, InferenceError, ModelName, Models, RequestId, Share, Usage};
 use wasmtime::{
@@ -11,8 +15,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::{
     bindings::llambo::guest::{output, types},
+    branch::Branch,
     limits::{Budget, Exhausted, Limits},
-    nn::{ExecutionContext, Graph, NnError, Session, Tensor},
+    nn::{ExecutionContext, Graph, MAX_SESSIONS, NnError, Session, Tensor},
     output::Sender,
 };
 
@@ -27,6 +32,8 @@ pub(crate) struct GuestState {
     pub(crate) budget: Budget,
     pub(crate) table: ResourceTable,
     pub(crate) models: Models,
+    /// Branches by the names that the guest gave them.
+    pub(crate) snapshots: BTreeMap<String, Branch>,
     /// The request at hand.
     pub(crate) call: Option<Box<Call>>,
     /// Only for modules that import WASI: nothing is preopened, no network, output goes nowhere.
@@ -40,7 +47,7 @@ pub(crate) struct Call {
     pub(crate) share: Share,
     pub(crate) deadline: Option<Instant>,
     pub(crate) sender: Sender,
-    /// Generations under way, by the execution context they run in.
+    /// Generations under way, by the handle of the execution context or the branch that they belong to.
     pub(crate) sessions: HashMap<u32, Session>,
     pub(crate) usage: Usage,
     /// Tokens that the guest was given and has not sent on in any form.
@@ -61,6 +68,12 @@ impl Held for ExecutionContext {}
 impl Held for NnError {
     fn n_bytes(&self) -> usize {
         size_of_val(self) + self.data.len()
+    }
+}
+
+impl Held for Branch {
+    fn n_bytes(&self) -> usize {
+        Branch::n_bytes(self)
     }
 }
 
@@ -87,6 +100,15 @@ impl Call {
             last_error: None,
         }
     }
+
+    /// Whether one more generation may be started.
+    pub(crate) fn may_start(&self) -> std::result::Result<(), InferenceError> {
+        if self.sessions.len() < MAX_SESSIONS {
+            return Ok(());
+        }
+        let what = format!("{MAX_SESSIONS} generations are under way for this request, the most there may be");
+        Err(InferenceError::InvalidRequest(what))
+    }
 }
 
 // === impl GuestState ===
@@ -96,7 +118,7 @@ impl GuestState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let wasi = needs_wasi.then(|| Box::new(wasi()));
-        Self { budget: Budget::new(limits), table, models, call: None, wasi }
+        Self { budget: Budget::new(limits), table, models, snapshots: BTreeMap::new(), call: None, wasi }
     }
 
     /// The request at hand.
@@ -114,7 +136,7 @@ impl GuestState {
     pub(crate) fn hold<T: Held>(&mut self, value: T) -> Result<Resource<T>> {
         self.budget.hold(value.n_bytes())?;
         self.table.push(value).map_err(|_| {
-            let detail = format!("holds {MAX_HANDLES} handles of tensors, graphs and contexts, the most there may be");
+            let detail = format!("holds {MAX_HANDLES} handles of tensors, graphs, contexts and branches, the most there may be");
             Exhausted { reason: "MEMORY_EXHAUSTED", detail }.into()
         })
     }

@@ -12,9 +12,11 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use futures::StreamExt;
 use llambo_catalog::ModelFile;
 use llambo_inference::{
-    AnswerStream, EmbedFuture, EngineLoad, GenerateRequest, InferenceEngine, InferenceError, ModelInfo, ModelName, Prompt,
+    AnswerStream, EmbedFuture, EngineLoad, ExtendRequest, GenerateRequest, InferenceEngine, InferenceError, Instant, Mask,
+    MeasureFuture, MeasureRequest, ModelInfo, ModelName, Prompt, Sampling, SamplingError, TokenId, TokenLog,
 };
 use tokio::sync::oneshot;
 
@@ -28,9 +30,11 @@ use crate::{
         streams::Streams,
     },
     load::{EngineSettings, KvType, LoadedModel},
-    sequence::Sequence,
+    measure::{Measuring, checked},
+    sampler::Sampler,
+    sequence::{Beginning, Sequence, Task},
     step::pace::MOST_TOKENS,
-    stream,
+    stream::{self, EventReader},
     worker::{Command, Worker},
 };
 
@@ -138,6 +142,65 @@ impl LlamaEngine {
         Ok(())
     }
 
+    /// Hands a sequence to the thread, if there is room for one more.
+    fn enter(&self, beginning: Beginning) -> Result<EventReader, InferenceError> {
+        check_deadline(beginning.deadline)?;
+        let (sender, reader) = stream::channel(Arc::clone(&self.handle));
+        let sequence = Box::new(Sequence::new(beginning, sender));
+        let board = &self.handle.board;
+        let admitted = board.n_in_flight.fetch_update(AcqRel, Acquire, |n| (n < self.handle.capacity).then_some(n + 1));
+        admitted.map_err(|_| self.full())?;
+        if let Err(error) = self.send(Command::Generate(sequence)) {
+            board.n_in_flight.fetch_sub(1, Relaxed);
+            return Err(error);
+        }
+        Ok(reader)
+    }
+
+    /// What is to be done with `tokens`, checked against the model.
+    fn generation(
+        &self,
+        tokens: &[Token],
+        sampling: Sampling,
+        mask: Option<Mask>,
+        log: Option<TokenLog>,
+    ) -> Result<Task, InferenceError> {
+        let model = &self.handle.model;
+        if let Some(bias) = sampling.logit_bias.iter().find(|b| b.token >= model.info.n_vocab) {
+            return Err(InferenceError::InvalidOption(SamplingError {
+                option: "logit_bias",
+                found: format!("token {}", bias.token),
+                allowed: format!("one of the tokens 0 to {} of `{}`", model.info.n_vocab - 1, model.info.name).into(),
+            }));
+        }
+        let room = u32::try_from(model.info.n_context as usize - tokens.len()).unwrap_or(0);
+        let seed = sampling.seed.unwrap_or_else(rand::random);
+        Ok(Task::Generate {
+            sampler: Sampler::new(&sampling, seed, tokens).masked(mask),
+            max_tokens: sampling.max_tokens.unwrap_or(u32::MAX).min(room),
+            ignore_end: sampling.ignore_eos,
+            constraint: sampling.constraint.as_ref().map(|c| model.constraints.compile(c)).transpose()?,
+            stop: sampling.stop,
+            log,
+        })
+    }
+
+    /// Tokens that a caller holds, if they can be computed and leave `room` for more.
+    fn checked(&self, tokens: &[TokenId], room: usize) -> Result<Vec<Token>, InferenceError> {
+        let info = &self.handle.model.info;
+        if tokens.is_empty() {
+            return Err(InferenceError::InvalidRequest("there are no tokens; begin with a text".into()));
+        }
+        if tokens.len() + room > info.n_context as usize {
+            let (model, n_prompt) = (info.name.clone(), tokens.len() as u64);
+            return Err(InferenceError::PromptTooLong { model, n_prompt, n_context: info.n_context });
+        }
+        checked(tokens, info.n_vocab).map_err(|token| {
+            let last = info.n_vocab - 1;
+            InferenceError::InvalidRequest(format!("there is no token {token}; those of `{}` are 0 to {last}", info.name))
+        })
+    }
+
     fn embeddable(&self, text: String) -> Result<Vec<Token>, InferenceError> {
         let model = &self.handle.model;
         let name = &model.info.name;
@@ -162,6 +225,17 @@ impl LlamaEngine {
     }
 }
 
+fn check_deadline(deadline: Option<Instant>) -> Result<(), InferenceError> {
+    match deadline {
+        Some(deadline) if deadline <= Instant::now() => Err(InferenceError::DeadlineExceeded { n_generated: 0 }),
+        _ => Ok(()),
+    }
+}
+
+fn published(tokens: &[Token]) -> Vec<TokenId> {
+    tokens.iter().filter_map(|token| TokenId::try_from(*token).ok()).collect()
+}
+
 /// This thread and others for choosing tokens: as many as compute, since these sleep meanwhile.
 fn choosers(n_threads: i32) -> Option<rayon::ThreadPool> {
     let n = usize::try_from(n_threads).ok().filter(|n| *n > 1)?;
@@ -173,20 +247,54 @@ fn choosers(n_threads: i32) -> Option<rayon::ThreadPool> {
 
 impl InferenceEngine for LlamaEngine {
     fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
-        let handle = &self.handle;
-        if request.deadline.is_some_and(|deadline| deadline <= llambo_inference::Instant::now()) {
-            return Err(InferenceError::DeadlineExceeded { n_generated: 0 });
-        }
-        let (sender, reader) = stream::channel(Arc::clone(handle));
-        let sequence = Box::new(Sequence::new(request, &handle.model, rand::random(), sender)?);
-        let board = &handle.board;
-        let admitted = board.n_in_flight.fetch_update(AcqRel, Acquire, |n| (n < handle.capacity).then_some(n + 1));
-        admitted.map_err(|_| self.full())?;
-        if let Err(error) = self.send(Command::Generate(sequence)) {
-            board.n_in_flight.fetch_sub(1, Relaxed);
-            return Err(error);
-        }
-        Ok(Box::pin(reader))
+        // a late request is not even read
+        check_deadline(request.deadline)?;
+        let tokens = self.handle.model.tokens(&request.prompt)?;
+        let task = self.generation(&tokens, request.sampling, None, None)?;
+        let GenerateRequest { id, share, deadline, .. } = request;
+        Ok(Box::pin(self.enter(Beginning { id, share, deadline, tokens, task })?))
+    }
+
+    fn tokens(&self, prompt: &Prompt) -> Result<Vec<TokenId>, InferenceError> {
+        Ok(published(&self.handle.model.tokens(prompt)?))
+    }
+
+    fn tokens_within(&self, text: &str) -> Result<Vec<TokenId>, InferenceError> {
+        Ok(published(&self.handle.model.tokens_within(text)?))
+    }
+
+    fn bytes_of(&self, tokens: &[TokenId]) -> Vec<u8> {
+        let pieces = &self.handle.model.pieces;
+        tokens.iter().filter_map(|token| pieces.get(*token as usize)).flat_map(|piece| piece.iter().copied()).collect()
+    }
+
+    fn extend(&self, request: ExtendRequest) -> Result<AnswerStream, InferenceError> {
+        let tokens = self.checked(&request.tokens, 1)?;
+        let task = self.generation(&tokens, request.sampling, request.mask, Some(request.log))?;
+        let ExtendRequest { id, share, deadline, .. } = request;
+        Ok(Box::pin(self.enter(Beginning { id, share, deadline, tokens, task })?))
+    }
+
+    fn measure(&self, request: MeasureRequest) -> MeasureFuture {
+        let (reply, told) = oneshot::channel();
+        let entered = self.checked(&request.tokens, 0).and_then(|tokens| {
+            if !(1..=tokens.len()).contains(&request.n_given) {
+                let what = format!("{} of {} tokens cannot be given; give at least one", request.n_given, tokens.len());
+                return Err(InferenceError::InvalidRequest(what));
+            }
+            let task = Task::Measure(Measuring::new(request.n_given, request.n_top, reply));
+            let MeasureRequest { id, share, deadline, .. } = request;
+            self.enter(Beginning { id, share, deadline, tokens, task })
+        });
+        let handle = Arc::clone(&self.handle);
+        Box::pin(async move {
+            let mut events = entered?;
+            // it says nothing until it has ended
+            while let Some(event) = events.next().await {
+                event?;
+            }
+            told.await.map_err(|_| InferenceError::Stopped(handle.name().to_string()))
+        })
     }
 
     fn embed(&self, text: String) -> EmbedFuture {

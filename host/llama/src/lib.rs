@@ -13,6 +13,7 @@ mod ffi;
 mod gbnf;
 mod kv;
 mod load;
+mod measure;
 mod sampler;
 mod sequence;
 mod step;

@@ -12,6 +12,9 @@ use crate::{
     ffi::{self, Model, Token},
 };
 
+/// A text that no tokenizer joins with what follows.
+const BEFORE: &str = "\n";
+
 /// How a model is loaded and served.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -165,6 +168,25 @@ impl LoadedModel {
             return Err(Error::InvalidRequest("the prompt is empty; send some text".into()));
         }
         Ok(tokens)
+    }
+}
+
+impl LoadedModel {
+    /// The tokens of a text that stands behind another one.
+    pub(crate) fn tokens_within(&self, text: &str) -> Result<Vec<Token>, llambo_inference::InferenceError> {
+        let n_context = self.info.n_context;
+        if text.len() / self.longest_piece >= n_context as usize {
+            let (model, n_prompt) = (self.info.name.clone(), (text.len() / self.longest_piece) as u64);
+            return Err(llambo_inference::InferenceError::PromptTooLong { model, n_prompt, n_context });
+        }
+        // some tokenizers put a space before whatever they are given first: this line goes first, and is taken away again
+        let before = self.model.tokenize(BEFORE, false, false)?;
+        let mut tokens = self.model.tokenize(&format!("{BEFORE}{text}"), false, false)?;
+        if !before.is_empty() && tokens.starts_with(&before) {
+            tokens.drain(..before.len());
+            return Ok(tokens);
+        }
+        Ok(self.model.tokenize(text, false, false)?)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use llambo_inference::{LogitBias, Sampling};
+use llambo_inference::{LogitBias, Mask, Sampling, TokenId};
 use rand_pcg::{
     Pcg64Mcg,
     rand_core::{Rng, SeedableRng},
@@ -26,6 +26,7 @@ pub(crate) struct Sampler {
     presence_penalty: f32,
     frequency_penalty: f32,
     bias: Vec<LogitBias>,
+    mask: Option<Mask>,
     window: VecDeque<u32>,
     window_size: usize,
     /// How often each token stands in the window.
@@ -54,6 +55,7 @@ impl Sampler {
             presence_penalty: sampling.presence_penalty,
             frequency_penalty: sampling.frequency_penalty,
             bias: sampling.logit_bias.clone(),
+            mask: None,
             window: VecDeque::new(),
             window_size: if penalizes { sampling.penalty_window as usize } else { 0 },
             counts: HashMap::new(),
@@ -65,7 +67,13 @@ impl Sampler {
         sampler
     }
 
-    /// Changes the logits by bias and penalties, in place. `logits` is `[n_vocab]`.
+    /// With only some of the tokens to choose from.
+    pub(crate) fn masked(mut self, mask: Option<Mask>) -> Self {
+        self.mask = mask;
+        self
+    }
+
+    /// Changes the logits by bias, penalties and mask, in place. `logits` is `[n_vocab]`.
     pub(crate) fn adjust(&self, logits: &mut [f32]) {
         for LogitBias { token, bias } in &self.bias {
             if let Some(logit) = logits.get_mut(*token as usize) {
@@ -78,6 +86,24 @@ impl Sampler {
                 *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
                 *logit -= self.presence_penalty + self.frequency_penalty * count as f32;
             }
+        }
+        match &self.mask {
+            Some(Mask::Only(tokens)) => {
+                let kept: Vec<(usize, f32)> =
+                    tokens.iter().filter_map(|t| Some((*t as usize, *logits.get(*t as usize)?))).collect();
+                logits.fill(f32::NEG_INFINITY);
+                for (token, logit) in kept {
+                    logits[token] = logit;
+                }
+            }
+            Some(Mask::Without(tokens)) => {
+                for token in tokens {
+                    if let Some(logit) = logits.get_mut(*token as usize) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+            None => {}
         }
     }
 
@@ -147,6 +173,16 @@ impl Sampler {
         self.window.push_back(token);
         *self.counts.entry(token).or_insert(0) += 1;
     }
+}
+
+/// The `k` likeliest tokens with their logits, likeliest first.
+pub(crate) fn likeliest(logits: &[f32], k: usize) -> impl Iterator<Item = (TokenId, f32)> {
+    let mut found = Vec::new();
+    // a search for none would still look at every logit, and end with one
+    if k > 0 {
+        top_k(logits, k.min(logits.len()), &mut found);
+    }
+    found.into_iter().map(|candidate| (candidate.token, candidate.logit))
 }
 
 /// The first place of the largest logit; `None` when all are minus infinity or not numbers.
@@ -241,6 +277,19 @@ mod tests {
             let mut sampler = Sampler::new(&sampling(1.5), seed, &[]);
             prop_assert_eq!(sampler.choose(&logits, &mut Vec::new()), u32::try_from(allowed).ok());
         }
+    }
+
+    #[test]
+    fn a_mask_leaves_only_what_it_says() {
+        let masked = |mask| {
+            let mut logits = [1.0f32, 2.0, 3.0];
+            Sampler::new(&sampling(0.0), 0, &[]).masked(Some(mask)).adjust(&mut logits);
+            logits
+        };
+        let none = f32::NEG_INFINITY;
+        assert_eq!(masked(Mask::Only(vec![1, 0, 9])), [1.0, 2.0, none]);
+        assert_eq!(masked(Mask::Without(vec![2, 9])), [1.0, 2.0, none]);
+        assert_eq!(masked(Mask::Only(Vec::new())), [none; 3]);
     }
 
     #[test]

@@ -1,16 +1,15 @@
-//! One sequence of the batch: `prefill -> decode -> ended`, paused while its reader is behind.
+//! One sequence of the batch: `prefill -> decode -> ended`, paused while its reader is behind. A measurement ends with its prefill.
 
 use std::collections::VecDeque;
 
-use llambo_inference::{
-    AnswerEvent, FinishReason, Finished, GenerateRequest, InferenceError, Instant, RequestId, SamplingError, Share, Usage,
-};
+use llambo_inference::{AnswerEvent, FinishReason, Finished, Instant, RequestId, Sampling, Share, TokenId, TokenLog, Usage};
 
 use crate::{
     constraint::{ActiveConstraint, Progress},
     error::LlamaError,
     ffi::Token,
     load::LoadedModel,
+    measure::Measuring,
     sampler::{Candidate, Sampler},
     stream::EventSender,
     text::{Added, TextAssembler},
@@ -39,6 +38,9 @@ pub(crate) struct Sequence {
     unsent: VecDeque<AnswerEvent>,
     sampler: Sampler,
     constraint: Option<ActiveConstraint>,
+    /// It generates nothing, and is measured instead.
+    measuring: Option<Box<Measuring>>,
+    log: Option<TokenLog>,
     text: TextAssembler,
     /// Tokens whose text was held back.
     n_held: u32,
@@ -46,47 +48,64 @@ pub(crate) struct Sequence {
     pub(crate) events: EventSender,
 }
 
+/// What a sequence is made of, checked.
+pub(crate) struct Beginning {
+    pub(crate) id: RequestId,
+    pub(crate) share: Share,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) task: Task,
+}
+
+/// What is to be done with its tokens.
+pub(crate) enum Task {
+    Generate {
+        sampler: Sampler,
+        /// At least 1, and no more than its context has room for.
+        max_tokens: u32,
+        ignore_end: bool,
+        constraint: Option<ActiveConstraint>,
+        stop: Vec<String>,
+        log: Option<TokenLog>,
+    },
+    Measure(Measuring),
+}
+
 impl Sequence {
-    /// # Errors
-    /// What is wrong with the request.
-    pub(crate) fn new(
-        request: GenerateRequest,
-        model: &LoadedModel,
-        seed: u64,
-        events: EventSender,
-    ) -> Result<Self, InferenceError> {
-        let prompt = model.tokens(&request.prompt)?;
-        let sampling = request.sampling;
-        if let Some(bias) = sampling.logit_bias.iter().find(|b| b.token >= model.info.n_vocab) {
-            return Err(InferenceError::InvalidOption(SamplingError {
-                option: "logit_bias",
-                found: format!("token {}", bias.token),
-                allowed: format!("one of the tokens 0 to {} of `{}`", model.info.n_vocab - 1, model.info.name).into(),
-            }));
-        }
-        let constraint = sampling.constraint.as_ref().map(|c| model.constraints.compile(c)).transpose()?;
-        let room = u32::try_from(model.info.n_context as usize - prompt.len()).unwrap_or(0);
-        Ok(Self {
-            id: request.id,
-            share: request.share,
-            n_prompt: prompt.len(),
+    pub(crate) fn new(beginning: Beginning, events: EventSender) -> Self {
+        let Beginning { id, share, deadline, tokens, task } = beginning;
+        let mut sequence = Self {
+            id,
+            share,
+            n_prompt: tokens.len(),
+            tokens,
             n_fed: 0,
             n_generated: 0,
             n_generated_before: 0,
             n_cached: None,
-            max_tokens: sampling.max_tokens.unwrap_or(u32::MAX).min(room),
-            ignore_end: sampling.ignore_eos && constraint.is_none(),
-            deadline: request.deadline,
+            max_tokens: 0,
+            ignore_end: false,
+            deadline,
             paused_since: None,
             unsent: VecDeque::new(),
-            sampler: Sampler::new(&sampling, sampling.seed.unwrap_or(seed), &prompt),
-            constraint,
-            text: TextAssembler::new(sampling.stop),
+            sampler: Sampler::new(&Sampling::greedy(1), 0, &[]),
+            constraint: None,
+            measuring: None,
+            log: None,
+            text: TextAssembler::new(Vec::new()),
             n_held: 0,
             ended: false,
             events,
-            tokens: prompt,
-        })
+        };
+        match task {
+            Task::Measure(measuring) => sequence.measuring = Some(Box::new(measuring)),
+            Task::Generate { sampler, max_tokens, ignore_end, constraint, stop, log } => {
+                sequence.ignore_end = ignore_end && constraint.is_none();
+                (sequence.sampler, sequence.max_tokens, sequence.constraint) = (sampler, max_tokens, constraint);
+                (sequence.text, sequence.log) = (TextAssembler::new(stop), log);
+            }
+        }
+        sequence
     }
 
     /// It has its place, with the keys and values of its first `n_fed` tokens.
@@ -94,6 +113,20 @@ impl Sequence {
         self.n_fed = n_fed;
         self.n_generated_before = self.n_generated;
         self.n_cached.get_or_insert(n_fed);
+    }
+
+    /// How many of its tokens need not be computed when their keys and values are there: all but those whose logits are wanted.
+    pub(crate) fn n_reusable(&self) -> usize {
+        self.measuring.as_ref().map_or(self.tokens.len() - 1, |m| m.first_output())
+    }
+
+    /// Whether the logits behind the token at `position` are wanted.
+    pub(crate) fn wants_logits(&self, position: usize) -> bool {
+        position >= self.n_reusable()
+    }
+
+    pub(crate) fn is_measured(&self) -> bool {
+        self.measuring.is_some()
     }
 
     /// Tokens still to be computed.
@@ -124,8 +157,26 @@ impl Sequence {
         self.n_generated - self.n_generated_before
     }
 
-    /// Takes the next token from its logits: `[n_vocab]` f32, changed in place.
-    pub(crate) fn take_token(
+    /// Takes one row of logits, `[n_vocab]` f32, changed in place: chooses the next token, or measures the one that is there.
+    pub(crate) fn take_logits(
+        &mut self,
+        logits: &mut [f32],
+        candidates: &mut Vec<Candidate>,
+        model: &LoadedModel,
+        now: Instant,
+    ) -> Result<(), LlamaError> {
+        let Some(measuring) = &mut self.measuring else { return self.take_token(logits, candidates, model, now) };
+        if let Some(next) = measuring.take(logits, &self.tokens)? {
+            let usage = self.usage();
+            if let Some(measuring) = &mut self.measuring {
+                measuring.finish(next, usage.input_tokens, usage.cached_tokens);
+            }
+            self.end(FinishReason::Length, now);
+        }
+        Ok(())
+    }
+
+    fn take_token(
         &mut self,
         logits: &mut [f32],
         candidates: &mut Vec<Candidate>,
@@ -148,6 +199,9 @@ impl Sequence {
             return Ok(());
         }
         self.tokens.push(token);
+        if let (Some(log), Ok(token)) = (&self.log, TokenId::try_from(token)) {
+            log.push(token);
+        }
         self.sampler.accept(token);
         let progress = self.constraint.as_mut().map_or(Ok(Progress::Open), |c| c.accept(token))?;
         self.n_held += 1;
@@ -172,14 +226,14 @@ impl Sequence {
     fn end(&mut self, reason: FinishReason, now: Instant) {
         let rest = self.text.finish();
         self.emit_text(rest, now);
-        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let usage = Usage {
-            input_tokens: narrow(self.n_prompt),
-            cached_tokens: narrow(self.n_cached.unwrap_or(0)),
-            output_tokens: self.n_generated,
-        };
         self.ended = true;
-        self.emit(AnswerEvent::Finished(Finished { reason, usage }), now);
+        self.emit(AnswerEvent::Finished(Finished { reason, usage: self.usage() }), now);
+    }
+
+    fn usage(&self) -> Usage {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (input_tokens, cached_tokens) = (narrow(self.n_prompt), narrow(self.n_cached.unwrap_or(0)));
+        Usage { input_tokens, cached_tokens, output_tokens: self.n_generated }
     }
 
     fn emit_text(&mut self, text: String, now: Instant) {

@@ -49,6 +49,13 @@ pub(crate) fn channel(engine: Arc<Handle>) -> (EventSender, EventReader) {
     (EventSender { events: sender, shared }, reader)
 }
 
+/// The engine's end alone, with what a reader would read from.
+#[cfg(test)]
+pub(crate) fn detached() -> (EventSender, mpsc::Receiver<AnswerEvent>) {
+    let (events, receiver) = mpsc::channel(EVENTS_BUFFERED);
+    (EventSender { events, shared: Arc::default() }, receiver)
+}
+
 impl EventSender {
     /// Hands an event over; gives it back when the reader is behind.
     pub(crate) fn send(&self, event: AnswerEvent) -> Result<(), AnswerEvent> {

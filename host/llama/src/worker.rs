@@ -52,6 +52,8 @@ struct Choosing<'a> {
     id: usize,
     sequence: Box<Sequence>,
     logits: Option<&'a mut [f32]>,
+    /// Further rows, of a measurement.
+    more: Vec<Option<&'a mut [f32]>>,
     taken: Result<(), InferenceError>,
 }
 
@@ -228,8 +230,12 @@ impl Worker {
         self.board.n_prompt_tokens.fetch_add(self.batch.len() as u64, Relaxed);
         match &done {
             Ok(()) => {
-                for (id, _) in &self.outputs {
-                    self.slots[*id].iter().for_each(|sequence| self.streams.computed(*id, sequence));
+                let mut last = None;
+                for &(id, _) in &self.outputs {
+                    // a measurement has many
+                    if last.replace(id) != Some(id) {
+                        self.slots[id].iter().for_each(|sequence| self.streams.computed(id, sequence));
+                    }
                 }
             }
             // prompts that were in it only in part are as lost as those that were whole
@@ -263,18 +269,25 @@ impl Worker {
         let outputs = std::mem::take(&mut self.outputs);
         let failed = done.err().map(InferenceError::from);
         let rows = self.streams.context.logits(outputs.iter().map(|(_, place)| *place));
-        let choosing = outputs.iter().zip(rows).filter_map(|(&(id, _), logits)| {
-            let sequence = self.slots[id].take()?;
-            Some(Choosing { id, sequence, logits, taken: Ok(()) })
-        });
-        let mut choosing: Vec<Choosing<'_>> = choosing.collect();
+        let mut choosing: Vec<Choosing<'_>> = Vec::with_capacity(outputs.len());
+        for (&(id, _), logits) in outputs.iter().zip(rows) {
+            match self.slots[id].take() {
+                Some(sequence) => choosing.push(Choosing { id, sequence, logits, more: Vec::new(), taken: Ok(()) }),
+                None => {
+                    if let Some(one) = choosing.iter_mut().find(|one| one.id == id) {
+                        one.more.push(logits);
+                    }
+                }
+            }
+        }
         let model = self.model.as_ref();
         let choose = |candidates: &mut Vec<Candidate>, one: &mut Choosing<'_>| {
-            one.taken = match (&failed, one.logits.as_deref_mut()) {
+            let rows = std::iter::once(one.logits.take()).chain(one.more.drain(..));
+            one.taken = rows.into_iter().try_for_each(|row| match (&failed, row) {
                 (Some(error), _) => Err(error.clone()),
                 (None, None) => Err(LlamaError::BadBatch("an output is missing").into()),
-                (None, Some(logits)) => one.sequence.take_token(logits, candidates, model, now).map_err(InferenceError::from),
-            };
+                (None, Some(logits)) => one.sequence.take_logits(logits, candidates, model, now).map_err(InferenceError::from),
+            });
         };
         match &self.choosers {
             Some(choosers) if choosing.len() >= CHOOSE_TOGETHER => choosers.install(|| {
@@ -291,8 +304,10 @@ impl Worker {
         for (id, sequence, taken) in chosen {
             match taken {
                 Ok(()) => {
-                    self.board.n_generated_tokens.fetch_add(1, Relaxed);
-                    self.accounts.charge(&sequence.share, 0, 1);
+                    if !sequence.is_measured() {
+                        self.board.n_generated_tokens.fetch_add(1, Relaxed);
+                        self.accounts.charge(&sequence.share, 0, 1);
+                    }
                     self.slots[id] = Some(sequence);
                 }
                 Err(error) => {

@@ -40,9 +40,8 @@ fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
     EngineSettings {
         n_context: model.context,
         n_sequences: model.sequences,
-        // every request the host lets in may ask this model, an agent for one sequence at a time; and as many that were
-        // just called off may not have left yet
-        n_waiting: config.queue.max_in_flight.saturating_mul(2),
+        // every request the host lets in may ask this model, an agent for as many sequences as it may have
+        n_waiting: config.queue.max_in_flight.saturating_mul(16),
         n_threads: model.threads.unwrap_or_else(n_cores),
         n_gpu_layers: model.gpu_layers,
         devices: model.gpu_devices.clone(),

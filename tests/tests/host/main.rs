@@ -1,6 +1,7 @@
 //! A host as a process, asked over gRPC and with `llamboctl`, on the built-in models and real guests.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]
 
+mod agents;
 mod bad_input;
 mod drain;
 mod hostile;

@@ -1,6 +1,8 @@
 //! Isolates by themselves: real guests in wasmtime, on an engine without a model.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]
 
+mod branch;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
@@ -12,7 +14,7 @@ use llambo_isolate::{Isolate, Limits, Module, NodeType, Sandbox, SandboxError, T
 use llambo_tests::{eventually, guest};
 
 fn models() -> (Models, Arc<FakeEngine>) {
-    let (models, engine) = (Models::default(), Arc::new(FakeEngine::new("fake", 8)));
+    let (models, engine) = (Models::default(), Arc::new(FakeEngine::new("fake", 32)));
     models.insert(Arc::clone(&engine) as Arc<dyn InferenceEngine>);
     (models, engine)
 }

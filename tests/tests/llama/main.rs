@@ -1,6 +1,7 @@
 //! The engine on the built-in models: every promise of `host/llama` that needs real weights.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]
 
+mod branch;
 mod cancel;
 mod correct;
 mod form;

@@ -15,9 +15,6 @@ const DEFAULT: &str = "default";
 
 type Named = (String, Resource<Tensor>);
 
-/// Generations that one request may have under way: an agent compares a few, and one that could take every sequence of a
-/// model would take it from all others.
-const MAX_SESSIONS: usize = 4;
 /// Bytes of host memory that reading one byte of `messages` can take: many small ones are the worst there is.
 const READ_FACTOR: usize = 16;
 
@@ -192,7 +189,7 @@ impl GuestState {
         self.fail(shown)
     }
 
-    fn engine(&mut self, model: Option<ModelName>) -> std::result::Result<Arc<dyn InferenceEngine>, InferenceError> {
+    pub(crate) fn engine(&mut self, model: Option<ModelName>) -> std::result::Result<Arc<dyn InferenceEngine>, InferenceError> {
         let asked = match (model, &self.call) {
             (Some(model), _) => model,
             (None, Some(call)) => call.model.clone(),
@@ -201,8 +198,8 @@ impl GuestState {
         self.models.get(&asked)
     }
 
-    /// Ends what runs in a context.
-    fn give_up(&mut self, context: u32) {
+    /// Ends what runs in a context or goes on from a branch.
+    pub(crate) fn give_up(&mut self, context: u32) {
         if let Some(call) = self.call.as_mut()
             && let Some(session) = call.sessions.remove(&context)
         {
@@ -218,9 +215,8 @@ impl GuestState {
         input: SessionInput,
     ) -> Result<std::result::Result<Session, InferenceError>> {
         let call = self.call()?;
-        if call.sessions.len() >= MAX_SESSIONS {
-            let what = format!("{MAX_SESSIONS} generations are under way for this request, the most there may be");
-            return Ok(Err(InferenceError::InvalidRequest(what)));
+        if let Err(error) = call.may_start() {
+            return Ok(Err(error));
         }
         let (id, share, deadline) = (call.id.clone(), call.share.clone(), call.deadline);
         let (stream, numbered) = (input.options.stream, input.numbered);

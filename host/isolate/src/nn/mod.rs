@@ -15,6 +15,10 @@ pub(crate) use self::{
 };
 use crate::bindings::wasi::nn::{errors::ErrorCode, tensor::TensorType};
 
+/// Generations that one request may have under way: an agent compares a few, and one that could take every sequence of a
+/// model would take it from all others.
+pub(crate) const MAX_SESSIONS: usize = 16;
+
 /// A model by name, looked up when it is used: it may be unloaded while a guest holds this.
 #[derive(Debug)]
 pub struct Graph {

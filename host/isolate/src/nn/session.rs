@@ -113,6 +113,11 @@ impl Session {
         Ok(Self { events: engine.submit(request)?, numbered, stream, n_generated: 0, failed: None })
     }
 
+    /// Over events that come from elsewhere, piece by piece.
+    pub(crate) fn over(events: AnswerStream) -> Self {
+        Self { events, numbered: false, stream: true, n_generated: 0, failed: None }
+    }
+
     pub(crate) fn numbered(&self) -> bool {
         self.numbered
     }

@@ -52,6 +52,15 @@ impl Batch {
         ids.into_iter()
     }
 
+    /// `(token, position, sequence, wants output)`, in order.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> Vec<(Token, usize, usize, bool)> {
+        let place = |n: i32| usize::try_from(n).unwrap_or(usize::MAX);
+        (0..self.len())
+            .map(|i| (self.tokens[i], place(self.positions[i]), place(self.sequences[i]), self.outputs[i] != 0))
+            .collect()
+    }
+
     /// Everything that llama.cpp would abort over.
     pub(super) fn check(&self, context: &Context) -> Result<(), LlamaError> {
         let within = |value: i32, limit: usize| usize::try_from(value).is_ok_and(|v| v < limit);

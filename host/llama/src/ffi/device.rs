@@ -57,6 +57,12 @@ pub(super) fn load_modules() {
     unsafe { sys::ggml_backend_load_all_from_path(path.as_ptr()) }
 }
 
+/// Whether there is a backend at all.
+pub(super) fn has_any() -> bool {
+    // SAFETY: counts what is registered.
+    unsafe { sys::ggml_backend_reg_count() > 0 }
+}
+
 /// The devices of these names, as llama.cpp takes them: with a null behind the last.
 pub(super) fn named(names: &[String]) -> Result<Vec<sys::ggml_backend_dev_t>, LlamaError> {
     let mut found = Vec::with_capacity(names.len() + 1);

@@ -71,12 +71,14 @@ fn take_errors() -> String {
 fn initialize() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: called once, before any other call; the callback lives as long as the program.
-        unsafe {
-            sys::llama_log_set(Some(on_log), ptr::null_mut());
-            sys::llama_backend_init();
-        }
+        // SAFETY: called before any other call; the callback lives as long as the program.
+        unsafe { sys::llama_log_set(Some(on_log), ptr::null_mut()) }
         device::load_modules();
+        // with nothing loaded llama.cpp would look for modules itself, also in the folder where the program was started
+        if device::has_any() {
+            // SAFETY: called once.
+            unsafe { sys::llama_backend_init() }
+        }
     });
 }
 

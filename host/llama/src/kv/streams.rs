@@ -69,7 +69,7 @@ impl Streams {
 
     /// Whether more of `sequence` will soon be there than is now: another one computes it, or it comes from disk.
     pub(crate) fn is_worth_waiting(&mut self, slots: &Slots, sequence: &Sequence) -> bool {
-        let most = sequence.tokens.len() - 1;
+        let most = sequence.n_reusable();
         let mut n_now = 0;
         if let Some(found) = self.kept.find(&sequence.share.tenant, &sequence.tokens[..most]) {
             match found.place {
@@ -86,7 +86,7 @@ impl Streams {
     /// `None` when no stream is free.
     pub(crate) fn start(&mut self, slots: &Slots, sequence: &Sequence) -> Option<(usize, usize)> {
         let lowest = slots.iter().position(Option::is_none)?;
-        let most = sequence.tokens.len() - 1;
+        let most = sequence.n_reusable();
         let Some(found) = self.kept.find(&sequence.share.tenant, &sequence.tokens[..most]) else {
             self.clear(lowest);
             return Some((lowest, 0));

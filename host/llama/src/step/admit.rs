@@ -30,7 +30,7 @@ pub(crate) fn next(
 /// than computing them beside it.
 pub(crate) fn soon_in_common(slots: &Slots, sequence: &Sequence) -> usize {
     let others = slots.iter().flatten().filter(|other| other.n_to_prefill() > 0 && other.share.tenant == sequence.share.tenant);
-    let most = sequence.tokens.len().saturating_sub(1);
+    let most = sequence.n_reusable();
     others.map(|other| common(&other.tokens, &sequence.tokens[..most])).filter(|n| *n >= WORTH_REUSING).max().unwrap_or(0)
 }
 

@@ -8,6 +8,9 @@ use crate::{
 /// Where in a batch the logits of a sequence's next token will be: `(sequence id, place)`.
 pub(crate) type Outputs = Vec<(usize, usize)>;
 
+/// Logits that one sequence is given in one call: each are as many floats as the vocabulary has tokens.
+const MOST_OUTPUTS: usize = 64;
+
 /// A stream that is given a token only so that there is no hole in the batch, and the tokens it keeps of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filler {
@@ -45,11 +48,16 @@ pub(crate) fn prefill(slots: &mut Slots, turns: &Accounts, budget: usize, batch:
 
 fn take(slots: &mut Slots, id: usize, at_most: usize, batch: &mut Batch, outputs: &mut Outputs) {
     let Some(sequence) = slots[id].as_mut() else { return };
+    let mut n_outputs = 0;
     for _ in 0..sequence.n_to_prefill().min(at_most) {
-        let is_last = sequence.n_unfed() == 1;
+        if n_outputs == MOST_OUTPUTS {
+            break;
+        }
         let (token, position) = sequence.feed();
-        let place = batch.push(token, position, id, is_last);
-        if is_last {
+        let is_wanted = sequence.wants_logits(position);
+        let place = batch.push(token, position, id, is_wanted);
+        if is_wanted {
+            n_outputs += 1;
             outputs.push((id, place));
         }
     }
