@@ -6,12 +6,12 @@
 use crate::arguments::{self, Failure, Flags, Rest};
 use crate::{build, environment, setup, step};
 
-pub(crate) const SYNOPSIS: &str = "bench [--peer-llama-server PATH] [--peer-batched-bench PATH] [--model MODEL] [--pairs N] [--only TEXT] \
+pub(crate) const SYNOPSIS: &str = "bench [--peer-llama-server PATH] [--peer-batched-bench PATH] [--model MODEL] [--draft MODEL] [--pairs N] [--only TEXT] \
                                    [--json FILE] [--svg FILE]";
 /// Those that name files. Cargo starts benches in the folder of their package.
-const PATHS: [&str; 5] = ["--peer-llama-server", "--peer-batched-bench", "--model", "--json", "--svg"];
+const PATHS: [&str; 6] = ["--peer-llama-server", "--peer-batched-bench", "--model", "--draft", "--json", "--svg"];
 const FLAGS: Flags = Flags {
-    values: &["--peer-llama-server", "--peer-batched-bench", "--model", "--json", "--svg", "--pairs", "--only"],
+    values: &["--peer-llama-server", "--peer-batched-bench", "--model", "--draft", "--json", "--svg", "--pairs", "--only"],
     switches: &[],
     rest: Rest::Refused,
 };

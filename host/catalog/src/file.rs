@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::{CatalogError, GgufHeader};
 
 /// A model file whose header was read and found whole.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelFile {
     path: PathBuf,
     size_bytes: u64,

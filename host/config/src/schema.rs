@@ -51,6 +51,10 @@ pub struct ModelConfig {
     pub gpu_layers: u32,
     /// Names of the GPUs they may be kept on; empty: all there are.
     pub gpu_devices: Vec<String>,
+    /// A smaller model of the same vocabulary that guesses ahead; `None`: none.
+    pub draft: Option<ModelSource>,
+    /// Tokens that it guesses at a time.
+    pub draft_tokens: u32,
     /// How the KV cache is kept.
     pub kv_type: KvType,
     /// Whether it also answers embedding requests.

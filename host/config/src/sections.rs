@@ -33,8 +33,8 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
 
 const ROOT: &[&str] = &["models", "gpu", "types", "tenants", "balancing", "queue", "network", "shutdown", "logging", "cache"];
 const MODEL: &[&str] = &[
-    "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "kv-type", "kv-memory", "kv-disk",
-    "embeddings",
+    "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "draft", "draft-tokens", "kv-type",
+    "kv-memory", "kv-disk", "embeddings",
 ];
 const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
@@ -151,14 +151,18 @@ fn name<'a>(map: &Map<'a>) -> Option<(Value<'a>, &'a str)> {
     Some((value, name))
 }
 
+fn weights(value: &Value<'_>, text: &str, folder: &Path) -> Option<ModelSource> {
+    let builtin = [("builtin:demo", ModelSource::Demo), ("builtin:demo-small", ModelSource::DemoSmall)];
+    builtin_or_file(value, text, builtin, folder).map(|found| found.unwrap_or_else(ModelSource::File))
+}
+
 /// `None` when its path cannot be read, or its name could not.
 fn model(map: &Map<'_>, name: Option<&str>, host: &Gpu, folder: &Path) -> Option<ModelConfig> {
     let path = map.require("path", "give a GGUF file, `builtin:demo` or `builtin:demo-small`");
     let path = path.and_then(|value| value.text().map(|text| (value, text)));
-    let source = path.as_ref().and_then(|(value, text)| {
-        let builtin = [("builtin:demo", ModelSource::Demo), ("builtin:demo-small", ModelSource::DemoSmall)];
-        builtin_or_file(value, text, builtin, folder).map(|found| found.unwrap_or_else(ModelSource::File))
-    });
+    let source = path.as_ref().and_then(|(value, text)| weights(value, text, folder));
+    let draft = map.get("draft").and_then(|value| weights(&value, value.text()?, folder));
+    let draft_tokens = map.whole("draft-tokens", 1..=16).unwrap_or(4);
     let context = map.whole("context", 64..=1 << 20);
     let sequences = map.whole("sequences", 1..=256).unwrap_or(64);
     let threads = map.whole("threads", 1..=512);
@@ -175,6 +179,8 @@ fn model(map: &Map<'_>, name: Option<&str>, host: &Gpu, folder: &Path) -> Option
         threads,
         gpu_layers: gpu.layers.or(host.layers).unwrap_or(0),
         gpu_devices: gpu.devices.or_else(|| host.devices.clone()).unwrap_or_default(),
+        draft,
+        draft_tokens,
         kv_type,
         embeddings,
         kv_memory_bytes,

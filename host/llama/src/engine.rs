@@ -21,6 +21,7 @@ use llambo_inference::{
 use tokio::sync::oneshot;
 
 use crate::{
+    draft::{Drafter, Guesser},
     embed::{Embedder, MAX_EMBED_TOKENS},
     error::LlamaError,
     ffi::{Context, ContextParams, Token},
@@ -35,7 +36,7 @@ use crate::{
     sequence::{Beginning, Sequence, Task},
     step::pace::MOST_TOKENS,
     stream::{self, EventReader},
-    worker::{Command, Worker},
+    worker::{Command, Tools, Worker},
 };
 
 /// More threads than this are not quicker at choosing 256 tokens.
@@ -114,8 +115,15 @@ impl LlamaEngine {
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 let streams = Streams::new(context, params.n_sequences as usize, budgets, disk);
+                let draft = shared.draft.as_ref();
+                let drafter = draft.map(|(model, n)| Drafter::new(model, *n, params.n_context, n_threads));
+                let guesser = match drafter.transpose() {
+                    Ok(drafter) => Guesser::new(drafter, &shared.info.name),
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
                 let embedder = Embedder::new(shared.info.n_context, n_threads);
-                let worker = Worker::new(shared, streams, embedder, inbox, seen, stall, choosers(n_threads));
+                let tools = Tools { embedder, guesser, choosers: choosers(n_threads) };
+                let worker = Worker::new(shared, streams, tools, inbox, seen, stall);
                 if ready.send(Ok(())).is_ok() {
                     worker.run();
                 }

@@ -6,6 +6,7 @@
 
 mod chat;
 mod constraint;
+mod draft;
 mod embed;
 mod engine;
 mod error;
@@ -21,6 +22,7 @@ mod stream;
 mod text;
 mod worker;
 
+pub use draft::DraftSettings;
 pub use engine::LlamaEngine;
 pub use error::LlamaError;
 pub use ffi::{Device, cpu_variant, devices, max_sequences, modules_folder, system_info};
@@ -41,6 +43,8 @@ pub fn describe_metrics() {
     describe_gauge!("llambo_llama_kept_disk_bytes", Unit::Bytes, "Keys and values kept on disk for what may go on, by model");
     describe_counter!("llambo_llama_cached_tokens_total", "Tokens that were there and did not have to be computed, by model");
     describe_counter!("llambo_llama_displaced_sequences_total", "Sequences that made room for one that waited, by model");
+    describe_counter!("llambo_llama_guessed_tokens_total", "Tokens that a draft model guessed, by model");
+    describe_counter!("llambo_llama_guessed_right_tokens_total", "Tokens that it guessed as the model chose them, by model");
     describe_counter!("llambo_llama_generated_tokens_total", "Tokens generated, by model");
 }
 

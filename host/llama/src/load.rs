@@ -8,6 +8,7 @@ use llambo_inference::{ModelInfo, ModelName, Prompt, Sampling, SamplingOptions};
 use crate::{
     chat::ChatTemplate,
     constraint::Constraints,
+    draft::{DraftSettings, Drafter},
     error::LlamaError,
     ffi::{self, Model, Token},
 };
@@ -32,6 +33,8 @@ pub struct EngineSettings {
     pub n_gpu_layers: u32,
     /// Names of the GPUs that these may be put onto; empty: all there are. See [`crate::devices`].
     pub devices: Vec<String>,
+    /// A smaller model that guesses ahead while few sequences are decoded.
+    pub draft: Option<DraftSettings>,
     /// How keys and values are kept.
     pub kv_type: KvType,
     /// Memory for keys and values of what may go on: finished prompts, conversations between two turns, sequences that wait
@@ -69,6 +72,7 @@ impl EngineSettings {
             n_threads: u32::try_from(n_threads).unwrap_or(1),
             n_gpu_layers: 0,
             devices: Vec::new(),
+            draft: None,
             kv_type: KvType::F16,
             kv_memory_bytes: 256 << 20,
             kv_disk_bytes: 0,
@@ -89,6 +93,8 @@ pub(crate) struct LoadedModel {
     pub(crate) pieces: Vec<Box<[u8]>>,
     longest_piece: usize,
     pub(crate) embeddings: bool,
+    /// The smaller model, and how many tokens it guesses at a time.
+    pub(crate) draft: Option<(Arc<Model>, u32)>,
 }
 
 impl LoadedModel {
@@ -131,7 +137,10 @@ impl LoadedModel {
             digest: file.digest().to_owned(),
             sampling: default_sampling(file.header()),
         };
+        let draft = settings.draft.as_ref();
+        let draft = draft.map(|d| Drafter::load(d, &model, settings, n_context).map(|model| (model, d.n_tokens))).transpose()?;
         Ok(Self {
+            draft,
             constraints: Constraints::new(&model)?,
             model,
             info,

@@ -186,7 +186,7 @@ pub(crate) fn likeliest(logits: &[f32], k: usize) -> impl Iterator<Item = (Token
 }
 
 /// The first place of the largest logit; `None` when all are minus infinity or not numbers.
-fn argmax(logits: &[f32]) -> Option<u32> {
+pub(crate) fn argmax(logits: &[f32]) -> Option<u32> {
     let (mut largest, mut block) = (f32::NEG_INFINITY, None);
     for (n, logits) in logits.chunks(BLOCK).enumerate() {
         let of_block = max(logits);

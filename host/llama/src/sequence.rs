@@ -41,6 +41,8 @@ pub(crate) struct Sequence {
     /// It generates nothing, and is measured instead.
     measuring: Option<Box<Measuring>>,
     log: Option<TokenLog>,
+    /// What a smaller model guessed to follow `tokens`; computed with the step at hand.
+    guesses: Vec<Token>,
     text: TextAssembler,
     /// Tokens whose text was held back.
     n_held: u32,
@@ -58,6 +60,7 @@ pub(crate) struct Beginning {
 }
 
 /// What is to be done with its tokens.
+#[expect(clippy::large_enum_variant, reason = "made once for a request, and taken apart at once")]
 pub(crate) enum Task {
     Generate {
         sampler: Sampler,
@@ -92,6 +95,7 @@ impl Sequence {
             constraint: None,
             measuring: None,
             log: None,
+            guesses: Vec::new(),
             text: TextAssembler::new(Vec::new()),
             n_held: 0,
             ended: false,
@@ -150,6 +154,37 @@ impl Sequence {
         let position = self.n_fed;
         self.n_fed += 1;
         (self.tokens[position], position)
+    }
+
+    /// Guesses that could be of use, at most: the last token is chosen and not guessed.
+    pub(crate) fn n_guessable(&self) -> usize {
+        (self.max_tokens - self.n_generated).saturating_sub(1) as usize
+    }
+
+    pub(crate) fn has_guesses(&self) -> bool {
+        !self.guesses.is_empty()
+    }
+
+    /// Takes guesses to be computed with the next step.
+    pub(crate) fn guess(&mut self, guesses: Vec<Token>) {
+        self.guesses = guesses;
+    }
+
+    /// Guesses to be computed, each with where it stands, behind what `feed` gave.
+    pub(crate) fn feed_guesses(&self) -> impl Iterator<Item = (Token, usize)> {
+        self.guesses.iter().copied().zip(self.n_fed..)
+    }
+
+    /// Whether the next row of logits is still its own: the token chosen from row `n`, counted from 0, is the one guessed there.
+    pub(crate) fn guessed_right(&self, n: usize) -> bool {
+        !self.ended && self.guesses.get(n).is_some_and(|guess| self.tokens.last() == Some(guess))
+    }
+
+    /// Ends a step with guesses, of which the first `n_right` were right: their keys and values stay. Says how many tokens those are in all.
+    pub(crate) fn settle_guesses(&mut self, n_right: usize) -> usize {
+        self.guesses.clear();
+        self.n_fed = (self.n_fed + n_right).min(self.tokens.len());
+        self.n_fed
     }
 
     /// Tokens generated since it got its place.

@@ -12,6 +12,7 @@ pub(crate) mod fair;
 pub(crate) mod pace;
 pub(crate) mod retire;
 pub(crate) mod slots;
+pub(crate) mod speculate;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]

@@ -20,6 +20,7 @@ use rayon::{
 use tokio::sync::oneshot;
 
 use crate::{
+    draft::Guesser,
     embed::Embedder,
     engine::Board,
     error::LlamaError,
@@ -52,9 +53,18 @@ struct Choosing<'a> {
     id: usize,
     sequence: Box<Sequence>,
     logits: Option<&'a mut [f32]>,
-    /// Further rows, of a measurement.
+    /// Further rows, of a measurement or of guesses.
     more: Vec<Option<&'a mut [f32]>>,
-    taken: Result<(), InferenceError>,
+    /// Tokens that were chosen, or measured; the last one may be the end of the text.
+    taken: Result<usize, InferenceError>,
+}
+
+/// What helps the thread, each at its own task.
+pub(crate) struct Tools {
+    pub(crate) embedder: Embedder,
+    pub(crate) guesser: Guesser,
+    /// Threads that choose tokens; `None` where there is one core for all.
+    pub(crate) choosers: Option<ThreadPool>,
 }
 
 pub(crate) struct Worker {
@@ -65,6 +75,7 @@ pub(crate) struct Worker {
     board: Arc<Board>,
     stall_timeout: Duration,
     accounts: Accounts,
+    guesser: Guesser,
     pace: Pace,
     slots: Slots,
     waiting: VecDeque<Box<Sequence>>,
@@ -87,12 +98,12 @@ impl Worker {
     pub(crate) fn new(
         model: Arc<LoadedModel>,
         streams: Streams,
-        embedder: Embedder,
+        tools: Tools,
         inbox: Receiver<Command>,
         board: Arc<Board>,
         stall_timeout: Duration,
-        choosers: Option<ThreadPool>,
     ) -> Self {
+        let Tools { embedder, guesser, choosers } = tools;
         let name = model.info.name.to_string();
         Self {
             slots: (0..model.info.n_sequences).map(|_| None).collect(),
@@ -103,6 +114,7 @@ impl Worker {
             model,
             streams,
             accounts: Accounts::default(),
+            guesser,
             pace: Pace::default(),
             embedder,
             inbox,
@@ -245,26 +257,32 @@ impl Worker {
         true
     }
 
-    /// One call with the next token of every sequence that is ready. Returns whether there were any.
+    /// One call with the next token of every sequence that is ready, and with what may come behind it. Returns whether there were any.
     fn decode(&mut self) -> bool {
+        let begun = Instant::now();
+        let n_ready = self.slots.iter().flatten().filter(|sequence| sequence.can_decode()).count();
+        let is_guessed = self.guesser.guess(&mut self.slots, n_ready);
         let free = |id| self.streams.n_kept(id);
         assemble::decode(&mut self.slots, free, &mut self.batch, &mut self.outputs, &mut self.fillers);
         if self.batch.is_empty() {
             return false;
         }
-        let begun = Instant::now();
+        let called = Instant::now();
         let done = self.streams.context.decode(&mut self.batch);
-        self.decode_seconds.record(begun.elapsed());
-        self.batch_sequences.record(self.outputs.len() as f64);
+        self.decode_seconds.record(called.elapsed());
+        self.batch_sequences.record(n_ready as f64);
         for filler in self.fillers.drain(..) {
             self.streams.truncate(filler.id, filler.n_kept);
         }
-        self.sample(done);
+        let n_taken = self.sample(done);
+        self.guesser.learn(n_ready, is_guessed, n_taken, begun.elapsed());
         true
     }
 
     /// Gives every output its sequence, and lets it choose its next token. A failed call ends the sequences that were in it.
-    fn sample(&mut self, done: Result<(), LlamaError>) {
+    /// Says how many tokens were chosen.
+    fn sample(&mut self, done: Result<(), LlamaError>) -> usize {
+        let mut n_taken = 0;
         let now = Instant::now();
         let outputs = std::mem::take(&mut self.outputs);
         let failed = done.err().map(InferenceError::from);
@@ -272,7 +290,7 @@ impl Worker {
         let mut choosing: Vec<Choosing<'_>> = Vec::with_capacity(outputs.len());
         for (&(id, _), logits) in outputs.iter().zip(rows) {
             match self.slots[id].take() {
-                Some(sequence) => choosing.push(Choosing { id, sequence, logits, more: Vec::new(), taken: Ok(()) }),
+                Some(sequence) => choosing.push(Choosing { id, sequence, logits, more: Vec::new(), taken: Ok(0) }),
                 None => {
                     if let Some(one) = choosing.iter_mut().find(|one| one.id == id) {
                         one.more.push(logits);
@@ -283,11 +301,20 @@ impl Worker {
         let model = self.model.as_ref();
         let choose = |candidates: &mut Vec<Candidate>, one: &mut Choosing<'_>| {
             let rows = std::iter::once(one.logits.take()).chain(one.more.drain(..));
-            one.taken = rows.into_iter().try_for_each(|row| match (&failed, row) {
-                (Some(error), _) => Err(error.clone()),
-                (None, None) => Err(LlamaError::BadBatch("an output is missing").into()),
-                (None, Some(logits)) => one.sequence.take_logits(logits, candidates, model, now).map_err(InferenceError::from),
-            });
+            for (n, row) in rows.enumerate() {
+                let chosen = match (&failed, row) {
+                    (Some(error), _) => Err(error.clone()),
+                    (None, None) => Err(LlamaError::BadBatch("an output is missing").into()),
+                    (None, Some(logits)) => {
+                        one.sequence.take_logits(logits, candidates, model, now).map_err(InferenceError::from)
+                    }
+                };
+                one.taken = chosen.map(|()| n + 1);
+                // behind a wrong guess nothing is the sequence's own
+                if one.taken.is_err() || !(one.sequence.is_measured() || one.sequence.guessed_right(n)) {
+                    break;
+                }
+            }
         };
         match &self.choosers {
             Some(choosers) if choosing.len() >= CHOOSE_TOGETHER => choosers.install(|| {
@@ -301,12 +328,17 @@ impl Worker {
             }
         }
         let chosen: Vec<_> = choosing.into_iter().map(|one| (one.id, one.sequence, one.taken)).collect();
-        for (id, sequence, taken) in chosen {
+        for (id, mut sequence, taken) in chosen {
             match taken {
-                Ok(()) => {
+                Ok(n) => {
+                    if sequence.has_guesses() {
+                        let n_fed = sequence.settle_guesses(n - 1);
+                        self.streams.take_back(id, n_fed);
+                    }
                     if !sequence.is_measured() {
-                        self.board.n_generated_tokens.fetch_add(1, Relaxed);
-                        self.accounts.charge(&sequence.share, 0, 1);
+                        self.board.n_generated_tokens.fetch_add(n as u64, Relaxed);
+                        self.accounts.charge(&sequence.share, 0, n);
+                        n_taken += n;
                     }
                     self.slots[id] = Some(sequence);
                 }
@@ -316,6 +348,7 @@ impl Worker {
                 }
             }
         }
+        n_taken
     }
 
     fn end(&mut self, sequence: Box<Sequence>, error: InferenceError) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use llambo_config::{Config, KvType, ModelConfig};
 use llambo_inference::{InferenceEngine, Models};
-use llambo_llama::{EngineSettings, LlamaEngine};
+use llambo_llama::{DraftSettings, EngineSettings, LlamaEngine};
 
 use crate::{
     Failure,
@@ -18,7 +18,8 @@ pub(crate) fn load(config: &Config, plan: &mut Plan) -> Result<Models, Failure> 
     for (model, planned) in config.models.iter().zip(&mut plan.models) {
         let Some(file) = planned.file.take() else { continue };
         let began = Instant::now();
-        let engine = LlamaEngine::load(&file, &settings(config, model))
+        let draft = planned.draft.take().map(|file| DraftSettings { file, n_tokens: model.draft_tokens });
+        let engine = LlamaEngine::load(&file, &EngineSettings { draft, ..settings(config, model) })
             .map_err(|error| Failure::Machine(format!("model `{}` cannot be loaded: {error}", model.name)))?;
         let info = engine.info();
         tracing::info!(

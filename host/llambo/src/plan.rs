@@ -27,6 +27,8 @@ pub(crate) struct Plan {
 pub(crate) struct PlannedModel {
     pub(crate) name: String,
     pub(crate) file: Option<ModelFile>,
+    /// The smaller model that guesses for it.
+    pub(crate) draft: Option<ModelFile>,
     pub(crate) n_context: u32,
     pub(crate) n_sequences: u32,
     pub(crate) weight_bytes: u64,
@@ -106,17 +108,14 @@ impl PlannedModel {
     }
 
     fn of(model: &ModelConfig) -> Result<Self, CatalogError> {
-        let file = match &model.source {
-            ModelSource::Demo => Builtin::Demo.unpack()?,
-            ModelSource::DemoSmall => Builtin::DemoSmall.unpack()?,
-            ModelSource::File(path) => ModelFile::open(&path.resolved)?,
-        };
+        let file = opened(&model.source)?;
+        let draft = model.draft.as_ref().map(opened).transpose()?;
         let header = file.header();
         let n_context = model.context.unwrap_or_else(|| header.context_length());
         let f16 = header.kv_bytes_per_token() * u64::from(n_context) * u64::from(model.sequences);
         // q8_0 keeps 32 values in 34 bytes
         let kv_bytes = if model.kv_type == KvType::Q8_0 { f16 / 64 * 34 } else { f16 };
-        let weight_bytes = header.tensor_bytes();
+        let weight_bytes = header.tensor_bytes() + draft.as_ref().map_or(0, |draft| draft.header().tensor_bytes());
         // one more than there are: the output layer counts as well
         let n_layers = header.model_number("block_count").unwrap_or(0) + 1;
         let gpu_bytes = (weight_bytes + kv_bytes) / n_layers * u64::from(model.gpu_layers).min(n_layers);
@@ -130,7 +129,16 @@ impl PlannedModel {
             kv_bytes,
             kept_bytes: model.kv_memory_bytes,
             file: Some(file),
+            draft,
         })
+    }
+}
+
+fn opened(source: &ModelSource) -> Result<ModelFile, CatalogError> {
+    match source {
+        ModelSource::Demo => Builtin::Demo.unpack(),
+        ModelSource::DemoSmall => Builtin::DemoSmall.unpack(),
+        ModelSource::File(path) => ModelFile::open(&path.resolved),
     }
 }
 
@@ -265,6 +273,7 @@ mod tests {
         let model = |gpu_bytes: u64, devices: &[&str]| PlannedModel {
             name: "m".into(),
             file: None,
+            draft: None,
             n_context: 1,
             n_sequences: 1,
             weight_bytes: gpu_bytes,

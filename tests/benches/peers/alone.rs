@@ -8,7 +8,7 @@ use std::{
 use llambo_catalog::{Builtin, ModelFile};
 use llambo_inference::{InferenceEngine, Models};
 use llambo_isolate::{Limits, Module, Sandbox, TypeSettings};
-use llambo_llama::{EngineSettings, LlamaEngine};
+use llambo_llama::{DraftSettings, EngineSettings, LlamaEngine};
 
 use crate::target::Target;
 
@@ -23,7 +23,19 @@ pub(crate) fn file(model: &str) -> ModelFile {
 }
 
 pub(crate) fn engine(model: &str, n_sequences: u32, n_context: u32, n_threads: u32) -> Arc<LlamaEngine> {
+    engine_with(model, n_sequences, n_context, n_threads, None)
+}
+
+/// With a smaller model that guesses ahead.
+pub(crate) fn engine_with(
+    model: &str,
+    n_sequences: u32,
+    n_context: u32,
+    n_threads: u32,
+    draft: Option<&String>,
+) -> Arc<LlamaEngine> {
     let settings = EngineSettings {
+        draft: draft.map(|draft| DraftSettings { file: file(draft), n_tokens: 4 }),
         n_sequences,
         n_context: Some(n_context),
         n_threads,

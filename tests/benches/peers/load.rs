@@ -19,12 +19,14 @@ pub(crate) struct Ask {
 }
 
 /// One answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) started: Instant,
     pub(crate) first: Instant,
     pub(crate) ended: Instant,
     pub(crate) n_tokens: u32,
+    /// When each of them came, where that was looked at.
+    pub(crate) times: Vec<Instant>,
 }
 
 /// All answers of a run.
@@ -61,9 +63,8 @@ impl Run {
         let from = self.answers.iter().map(|a| a.first).max().unwrap();
         let to = self.answers.iter().map(|a| a.ended).min().unwrap();
         assert!(to > from, "answers are so short that never all were decoded together");
-        // an answer's tokens come evenly
-        let each = |a: &Answer| f64::from(a.n_tokens - 1) / (a.ended - a.first).as_secs_f64();
-        self.answers.iter().map(each).sum()
+        let n = self.answers.iter().flat_map(|answer| &answer.times).filter(|time| (from..to).contains(*time)).count();
+        n as f64 / (to - from).as_secs_f64()
     }
 
     pub(crate) fn first_token_p50(&self) -> f64 {

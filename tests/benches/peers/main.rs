@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// The model: a GGUF file, or builtin:demo or builtin:demo-small
     #[arg(long, default_value = "builtin:demo", value_name = "MODEL")]
     model: String,
+    /// A smaller model of the same vocabulary, given like the model
+    #[arg(long, value_name = "MODEL")]
+    draft: Option<String>,
     /// Pairs of runs for each figure
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,

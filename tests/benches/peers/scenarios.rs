@@ -21,6 +21,7 @@ pub(crate) struct Setting {
     pub(crate) path: PathBuf,
     pub(crate) n_threads: u32,
     pub(crate) pairs: u32,
+    draft: Option<String>,
     llama_server: Option<PathBuf>,
     batched_bench: Option<PathBuf>,
 }
@@ -90,6 +91,13 @@ pub(crate) const ALL: &[Scenario] = &[
         run: |setting, runtime| Some(wasm_tax(setting, runtime)),
     },
     Scenario {
+        name: "draft-1",
+        about: "one stream with a draft model (--draft) that is used where it pays; the same without",
+        needs: "--draft",
+        unit: "tokens/s",
+        run: draft,
+    },
+    Scenario {
         name: "shared-prompt-64",
         about: "64 isolates with one new 512-token system prompt, time to the last first token; llama-server",
         needs: SERVER,
@@ -121,6 +129,7 @@ impl Setting {
             path: alone::file(&args.model).path().to_owned(),
             n_threads: u32::try_from(thread::available_parallelism().map_or(1, std::num::NonZero::get)).unwrap_or(1),
             pairs: args.pairs,
+            draft: args.draft.clone(),
             llama_server: args.peer_llama_server.clone(),
             batched_bench: args.peer_batched_bench.clone(),
         }
@@ -174,8 +183,9 @@ fn steady(seed: u64, n: u32, n_asks: u32, n_tokens: u32) -> Vec<Vec<Ask>> {
 fn engine_decode(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
     const TOKENS: u32 = 128;
     let program = setting.batched_bench.as_ref()?;
-    let engine = Target::Engine(alone::engine(&setting.model, 64, CONTEXT, setting.n_threads));
-    let clients = |seed: u64| (0u64..64).map(|i| vec![ask(words(seed << 32 | i, 64), TOKENS)]).collect();
+    // the peer's cache holds exactly what it computes
+    let engine = Target::Engine(alone::engine(&setting.model, 64, 256, setting.n_threads));
+    let clients = |seed: u64| (0u64..64).map(|i| vec![ask(words(seed << 32 | i, 48), TOKENS)]).collect();
     Some(setting.pairs(
         |seed| runtime.block_on(Run::of(&engine, clients(seed))).decode_per_second(),
         |_| batched_bench(program, &setting.path, 64, TOKENS, setting.n_threads),
@@ -214,6 +224,14 @@ fn wasm_tax(setting: &Setting, runtime: &Runtime) -> Vec<Pair> {
         runtime.block_on(Run::of(target, steady(seed << 1 | who, 64, 4, 64))).tokens_per_second()
     };
     setting.pairs(|seed| run(&isolates, seed, 0), |seed| run(&engine, seed, 1), |with, without| with / without)
+}
+
+fn draft(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
+    let with = alone::engine_with(&setting.model, 1, CONTEXT, setting.n_threads, Some(setting.draft.as_ref()?));
+    let without = alone::engine(&setting.model, 1, CONTEXT, setting.n_threads);
+    let (with, without) = (Target::Engine(with), Target::Engine(without));
+    let run = |target: &Target, seed| runtime.block_on(Run::of(target, steady(seed, 1, 2, 400))).tokens_per_second();
+    Some(setting.pairs(|seed| run(&with, seed), |seed| run(&without, seed), |with, without| with / without))
 }
 
 fn shared_prompt(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {

@@ -32,18 +32,19 @@ pub(crate) enum Target {
 impl Target {
     pub(crate) async fn ask(&self, ask: &Ask) -> Answer {
         let started = Instant::now();
+        let mut times = Vec::new();
         let (first, n_tokens) = match self {
             Self::Host(client) => host(client, ask).await,
-            Self::Engine(engine) => read(engine.submit(request(ask, &engine.info().name)).unwrap()).await,
+            Self::Engine(engine) => read(engine.submit(request(ask, &engine.info().name)).unwrap(), &mut times).await,
             Self::Isolates(idle) => {
                 let isolate = idle.lock().unwrap().pop().unwrap();
-                let told = read(isolate.generate(request(ask, &isolate.view().model)).await.unwrap()).await;
+                let told = read(isolate.generate(request(ask, &isolate.view().model)).await.unwrap(), &mut times).await;
                 idle.lock().unwrap().push(isolate);
                 told
             }
             Self::LlamaServer { address } => llama_server(address, ask).await,
         };
-        Answer { started, first: first.unwrap_or_else(Instant::now), ended: Instant::now(), n_tokens }
+        Answer { started, first: first.unwrap_or_else(Instant::now), ended: Instant::now(), n_tokens, times }
     }
 }
 
@@ -84,15 +85,15 @@ async fn host(client: &Client, ask: &Ask) -> (Option<Instant>, u32) {
     (first, n_tokens)
 }
 
-async fn read(mut events: AnswerStream) -> (Option<Instant>, u32) {
-    let (mut first, mut n_tokens) = (None, 0);
+async fn read(mut events: AnswerStream, times: &mut Vec<Instant>) -> (Option<Instant>, u32) {
+    let mut n_answered = 0;
     while let Some(event) = events.next().await {
         match event.unwrap() {
-            AnswerEvent::Piece { .. } => drop(first.get_or_insert_with(Instant::now)),
-            AnswerEvent::Finished(finished) => n_tokens = finished.usage.output_tokens,
+            AnswerEvent::Piece { n_tokens, .. } => times.extend((0..n_tokens).map(|_| Instant::now())),
+            AnswerEvent::Finished(finished) => n_answered = finished.usage.output_tokens,
         }
     }
-    (first, n_tokens)
+    (times.first().copied(), n_answered)
 }
 
 /// One streamed completion. Looks into the events only as far as it must, so that the client takes little from the server.

@@ -9,7 +9,10 @@ const PROMPT: &str = "The ownership system decides when memory is freed. A value
     scope the value is dropped. A reference borrows a value without owning it.";
 
 fn config() -> String {
-    let types = ["best-of", "tree-search", "chooser"].map(|name| format!("{name}: {{count: 1, module: {:?}}}", guest(name)));
+    let types = ["best-of", "tree-search", "chooser"].map(|name| {
+        let module = guest(name);
+        format!("{name}: {{count: 1, module: {module:?}}}")
+    });
     format!("models: [{{path: builtin:demo-small}}]\ntypes: {{{}}}", types.join(", "))
 }
 

@@ -161,3 +161,21 @@ async fn several_models_answer_at_once_and_one_is_unloaded_under_way() {
     assert!(one.1.usage.output_tokens > 0);
     assert!(other.unwrap().1.usage.output_tokens > 0, "a running stream keeps its model");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_says_the_same_whatever_else_is_in_the_batch() {
+    let engine = engine_with(Builtin::DemoSmall, |settings| settings.n_sequences = 32);
+    let sampling = |seed| Sampling { seed: Some(seed), max_tokens: Some(24), ignore_eos: true, ..Sampling::default() };
+    let prompt = |seed: u64| format!("Number {} of the traits is", seed % 5);
+    let mut alone = Vec::new();
+    for seed in 0..32 {
+        alone.push(run(&engine, &prompt(seed), sampling(seed)).await.0);
+    }
+    let ask = async |seed| run(&engine, &prompt(seed), sampling(seed)).await;
+    let together = join_all((0..32).map(ask)).await;
+    let n_same = alone.iter().zip(&together).filter(|(alone, (together, _))| *alone == together).count();
+    // a draw that falls within rounding of the border between two tokens may go either way: 1 in thousands
+    assert!(n_same >= 30, "{n_same} of 32 texts are the same");
+    let different: std::collections::HashSet<&String> = alone.iter().collect();
+    assert!(different.len() > 25, "seeds draw different texts");
+}

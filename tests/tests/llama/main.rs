@@ -4,6 +4,7 @@
 mod branch;
 mod cancel;
 mod correct;
+mod draft;
 mod form;
 mod keep;
 mod refuse;

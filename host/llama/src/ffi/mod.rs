@@ -107,3 +107,13 @@ pub fn max_sequences() -> u32 {
     // SAFETY: returns a constant.
     u32::try_from(unsafe { sys::llama_max_parallel_sequences() }).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn copies_on_disk_name_the_llama_cpp_that_is_built() {
+        let pinned = include_str!("../../../../Cargo.toml").lines().find(|line| line.starts_with("llama-cpp-sys-2 = "));
+        let version = pinned.and_then(|line| line.split("\"=").nth(1)?.split('"').next()).expect("pinned exactly");
+        assert!(super::build().contains(&format!("llama-cpp-sys-2 {version},")), "{version} is built");
+    }
+}

@@ -84,6 +84,12 @@ impl Model {
         unsafe { sys::llama_model_has_decoder(self.raw.as_ptr()) && !sys::llama_model_has_encoder(self.raw.as_ptr()) }
     }
 
+    /// Recurrent models keep one state for all that they read: they cannot take back its end.
+    pub(crate) fn forgets_only_all(&self) -> bool {
+        // SAFETY: it is loaded.
+        unsafe { sys::llama_model_is_recurrent(self.raw.as_ptr()) || sys::llama_model_is_hybrid(self.raw.as_ptr()) }
+    }
+
     /// Whether `token` ends a text or a turn.
     pub(crate) fn is_end(&self, token: Token) -> bool {
         // SAFETY: ids outside the vocabulary are answered with false before the call.

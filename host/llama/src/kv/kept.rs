@@ -70,6 +70,8 @@ struct Entry {
     tenant: TenantName,
     tokens: Arc<[Token]>,
     place: Place,
+    /// Of one in memory that was read from disk: bytes of its file, which is still there. Else 0.
+    file_bytes: u64,
     /// When it was last used: its key in `in_memory` or `on_disk`.
     used: u64,
 }
@@ -87,6 +89,8 @@ pub(crate) struct KeptIndex {
     used: Budgets,
     /// Bytes on their way to disk.
     writing: u64,
+    /// Whose files are to be deleted.
+    unwanted: Vec<KeptId>,
 }
 
 // === impl KeptIndex ===
@@ -103,6 +107,7 @@ impl KeptIndex {
             clock: 0,
             used: Budgets::default(),
             writing: 0,
+            unwanted: Vec::new(),
         }
     }
 
@@ -177,7 +182,7 @@ impl KeptIndex {
     pub(crate) fn start_read(&mut self, id: KeptId) -> bool {
         let Some(Place::Disk { n_bytes }) = self.entries.get(&id).map(|e| &e.place) else { return false };
         let n_bytes = *n_bytes;
-        self.set_place(id, Place::Reading { n_bytes });
+        self.change(id, |entry| entry.place = Place::Reading { n_bytes });
         true
     }
 
@@ -185,41 +190,48 @@ impl KeptIndex {
     pub(crate) fn end_read(&mut self, id: KeptId, copy: Option<Copy>) -> Vec<Leaving> {
         match copy {
             Some(copy) if self.has_memory_for(copy.len() as u64) && self.entries.contains_key(&id) => {
-                self.set_place(id, Place::Memory(copy));
+                let file_bytes = copy.len() as u64;
+                self.change(id, |entry| (entry.place, entry.file_bytes) = (Place::Memory(copy), file_bytes));
                 self.make_room()
             }
             _ => {
+                self.unwanted.push(id);
                 self.remove(id);
                 Vec::new()
             }
         }
     }
 
-    /// A copy was written to disk, or could not be. Says which files are one too many for the disk's budget.
-    pub(crate) fn end_write(&mut self, id: KeptId, written: bool) -> Vec<KeptId> {
-        let n_bytes = match self.entries.get(&id).map(|e| &e.place) {
-            Some(Place::Writing(copy)) if written => copy.len() as u64,
-            Some(Place::Writing(_)) => {
-                self.remove(id);
-                return Vec::new();
+    /// A copy was written to disk, or could not be.
+    pub(crate) fn end_write(&mut self, id: KeptId, written: bool) {
+        match self.entries.get(&id).map(|e| &e.place) {
+            Some(Place::Writing(copy)) if written => {
+                let n_bytes = copy.len() as u64;
+                self.change(id, |entry| entry.place = Place::Disk { n_bytes });
+                self.trim_disk();
             }
-            _ => return Vec::new(),
-        };
-        self.set_place(id, Place::Disk { n_bytes });
-        self.trim_disk()
+            Some(Place::Writing(_)) => self.remove(id),
+            _ => {}
+        }
     }
 
-    /// Keeps what an earlier run left on disk. Says which files are one too many.
-    pub(crate) fn put_disk(&mut self, tenant: &TenantName, tokens: &[Token], n_bytes: u64) -> (KeptId, Vec<KeptId>) {
+    /// Keeps what an earlier run left on disk.
+    pub(crate) fn put_disk(&mut self, tenant: &TenantName, tokens: &[Token], n_bytes: u64) -> KeptId {
         let id = self.add(tenant, tokens.into(), Place::Disk { n_bytes });
-        (id, self.trim_disk())
+        self.trim_disk();
+        id
+    }
+
+    /// Whose files are not wanted any more. Each is told once.
+    pub(crate) fn unwanted_files(&mut self) -> impl Iterator<Item = KeptId> {
+        self.unwanted.drain(..)
     }
 
     fn add(&mut self, tenant: &TenantName, tokens: Arc<[Token]>, place: Place) -> KeptId {
         self.clock += 1;
         let id = self.clock;
         self.trees.entry(tenant.clone()).or_default().insert(&tokens, id);
-        self.entries.insert(id, Entry { tenant: tenant.clone(), tokens, place, used: id });
+        self.entries.insert(id, Entry { tenant: tenant.clone(), tokens, place, file_bytes: 0, used: id });
         self.count(id, true);
         id
     }
@@ -227,8 +239,10 @@ impl KeptIndex {
     fn remove(&mut self, id: KeptId) {
         self.count(id, false);
         let Some(entry) = self.entries.remove(&id) else { return };
-        if let Place::Stream(stream) = entry.place {
-            self.streams[stream] = None;
+        match entry.place {
+            Place::Stream(stream) => self.streams[stream] = None,
+            Place::Memory(_) if entry.file_bytes > 0 => self.unwanted.push(id),
+            _ => {}
         }
         if let Some(tree) = self.trees.get_mut(&entry.tenant) {
             tree.remove(&entry.tokens, id);
@@ -239,37 +253,45 @@ impl KeptIndex {
     }
 
     fn touch(&mut self, id: KeptId) {
-        self.count(id, false);
         self.clock += 1;
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.used = self.clock;
-        }
-        self.count(id, true);
+        let clock = self.clock;
+        self.change(id, |entry| entry.used = clock);
     }
 
-    fn set_place(&mut self, id: KeptId, place: Place) {
+    /// Changes an entry, and the sums and orders that it is in with it.
+    fn change(&mut self, id: KeptId, change: impl FnOnce(&mut Entry)) {
         self.count(id, false);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.place = place;
-        }
+        self.entries.get_mut(&id).map(change);
         self.count(id, true);
     }
 
     /// Adds an entry to the sums and orders of its place, or takes it out of them.
     fn count(&mut self, id: KeptId, is_there: bool) {
-        let Some(Entry { place, used, .. }) = self.entries.get(&id) else { return };
-        let (sum, n_bytes, order) = match place {
-            Place::Stream(_) => return,
-            Place::Memory(copy) => (&mut self.used.memory, copy.len() as u64, Some(&mut self.in_memory)),
-            Place::Writing(copy) => (&mut self.writing, copy.len() as u64, None),
-            Place::Disk { n_bytes } => (&mut self.used.disk, *n_bytes, Some(&mut self.on_disk)),
-            Place::Reading { n_bytes } => (&mut self.used.disk, *n_bytes, None),
+        let Some(Entry { place, file_bytes, used, .. }) = self.entries.get(&id) else { return };
+        let add = |sum: &mut u64, n: u64| *sum = if is_there { *sum + n } else { *sum - n };
+        let list = |order: &mut BTreeMap<u64, KeptId>| {
+            if is_there {
+                order.insert(*used, id)
+            } else {
+                order.remove(used)
+            };
         };
-        *sum = if is_there { *sum + n_bytes } else { *sum - n_bytes };
-        match order {
-            Some(order) if is_there => drop(order.insert(*used, id)),
-            Some(order) => drop(order.remove(used)),
-            None => {}
+        match place {
+            Place::Stream(_) => {}
+            Place::Memory(copy) => {
+                add(&mut self.used.memory, copy.len() as u64);
+                list(&mut self.in_memory);
+                if *file_bytes > 0 {
+                    add(&mut self.used.disk, *file_bytes);
+                    list(&mut self.on_disk);
+                }
+            }
+            Place::Writing(copy) => add(&mut self.writing, copy.len() as u64),
+            Place::Disk { n_bytes } => {
+                add(&mut self.used.disk, *n_bytes);
+                list(&mut self.on_disk);
+            }
+            Place::Reading { n_bytes } => add(&mut self.used.disk, *n_bytes),
         }
     }
 
@@ -293,9 +315,13 @@ impl KeptIndex {
             && let Some((_, &id)) = self.in_memory.first_key_value()
         {
             match self.entries.get(&id) {
+                // its file is still there
+                Some(&Entry { file_bytes: n_bytes @ 1.., .. }) => {
+                    self.change(id, |entry| (entry.place, entry.file_bytes) = (Place::Disk { n_bytes }, 0));
+                }
                 Some(Entry { tenant, tokens, place: Place::Memory(copy), .. }) if copy.len() as u64 <= self.budgets.disk => {
                     let (tenant, tokens, copy) = (tenant.clone(), Arc::clone(tokens), Arc::clone(copy));
-                    self.set_place(id, Place::Writing(Arc::clone(&copy)));
+                    self.change(id, |entry| entry.place = Place::Writing(Arc::clone(&copy)));
                     leaving.push(Leaving { id, tenant, tokens, copy });
                 }
                 _ => self.remove(id),
@@ -304,14 +330,16 @@ impl KeptIndex {
         leaving
     }
 
-    fn trim_disk(&mut self) -> Vec<KeptId> {
-        let mut files = Vec::new();
+    fn trim_disk(&mut self) {
         while self.used.disk > self.budgets.disk
             && let Some((_, &id)) = self.on_disk.first_key_value()
         {
-            self.remove(id);
-            files.push(id);
+            self.unwanted.push(id);
+            match self.entries.get(&id).map(|entry| &entry.place) {
+                // of this one only the file goes
+                Some(Place::Memory(_)) => self.change(id, |entry| entry.file_bytes = 0),
+                _ => self.remove(id),
+            }
         }
-        files
     }
 }

@@ -30,16 +30,13 @@ impl Streams {
     pub(crate) fn new(context: Context, n_sequences: usize, budgets: Budgets, disk: Option<(Disk, Vec<OnDisk>)>) -> Self {
         let mut streams = Self { context, kept: KeptIndex::new(n_sequences, budgets), disk: None };
         let Some((mut disk, found)) = disk else { return streams };
-        let mut too_many = Vec::new();
         for file in found {
-            let (id, over) = streams.kept.put_disk(&file.tenant, &file.tokens, file.n_bytes);
+            let id = streams.kept.put_disk(&file.tenant, &file.tokens, file.n_bytes);
             disk.adopt(id, file);
-            too_many.extend(over);
-        }
-        for id in too_many {
-            disk.delete(id);
         }
         streams.disk = Some(disk);
+        // what is over the budget now goes
+        streams.settle();
         streams
     }
 
@@ -52,18 +49,15 @@ impl Streams {
     pub(crate) fn settle(&mut self) {
         while let Some(done) = self.disk.as_ref().and_then(Disk::done) {
             match done {
-                Done::Wrote { id, is_written } => {
-                    for file in self.kept.end_write(id, is_written) {
-                        if let Some(disk) = &mut self.disk {
-                            disk.delete(file);
-                        }
-                    }
-                }
+                Done::Wrote { id, is_written } => self.kept.end_write(id, is_written),
                 Done::Read { id, copy } => {
                     let leaving = self.kept.end_read(id, copy);
                     self.write_out(leaving);
                 }
             }
+        }
+        if let Some(disk) = &mut self.disk {
+            self.kept.unwanted_files().for_each(|id| disk.delete(id));
         }
     }
 
@@ -151,6 +145,11 @@ impl Streams {
         } else if !self.context.truncate(id, n) {
             self.kept.forget_stream(id);
         }
+    }
+
+    /// Takes back what came after the first `n` tokens of a stream in use.
+    pub(crate) fn take_back(&mut self, id: usize, n: usize) {
+        self.context.truncate(id, n);
     }
 
     /// Copies one free stream that has no copy yet, so that it can be emptied at once when it is needed. False when there is none.

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use llambo_inference::TenantName;
 use proptest::prelude::*;
@@ -46,13 +46,19 @@ fn what_was_used_longest_ago_leaves_first_and_goes_to_disk() {
     let leaving = kept.put_copy(&a, &tokens(4, N), copy(10));
     assert_eq!(leaving.iter().map(|l| l.tokens.to_vec()).collect::<Vec<_>>(), [tokens(2, N)]);
     assert!(matches!(kept.find(&a, &tokens(2, N)).unwrap().place, Place::Writing(_)), "usable while it is written");
-    assert!(kept.end_write(leaving[0].id, true).is_empty());
-    assert_eq!(kept.used(), Budgets { memory: 30, disk: 10 });
+    kept.end_write(leaving[0].id, true);
+    assert_eq!((kept.used(), kept.unwanted_files().count()), (Budgets { memory: 30, disk: 10 }, 0));
     let found = kept.find(&a, &tokens(2, N)).unwrap();
     assert!(matches!(found.place, Place::Disk { n_bytes: 10 }) && kept.start_read(found.id) && !kept.start_read(found.id));
     let leaving = kept.end_read(found.id, Some(copy(10)));
     assert_eq!(leaving[0].tokens.to_vec(), tokens(3, N), "its place in memory is somebody else's");
     assert!(matches!(kept.find(&a, &tokens(2, N)).unwrap().place, Place::Memory(_)));
+    kept.end_write(leaving[0].id, true);
+    // its file stays, is counted, and need not be written again
+    assert_eq!(kept.used(), Budgets { memory: 30, disk: 20 });
+    let leaving: Vec<_> = (5..=7).flat_map(|first| kept.put_copy(&a, &tokens(first, N), copy(10))).collect();
+    assert!(leaving.iter().all(|one| one.tokens.to_vec() != tokens(2, N)));
+    assert!(matches!(kept.find(&a, &tokens(2, N)).unwrap().place, Place::Disk { .. }));
 }
 
 #[test]
@@ -60,16 +66,16 @@ fn a_disk_that_is_full_forgets_and_one_that_fails_too() {
     let mut kept = index(10, 20);
     let a = tenant("a");
     kept.put_copy(&a, &tokens(0, N), copy(10));
-    let mut files = Vec::new();
     for first in 1..=3 {
         for leaving in kept.put_copy(&a, &tokens(first, N), copy(10)) {
-            files.extend(kept.end_write(leaving.id, first != 3));
+            kept.end_write(leaving.id, first != 3);
         }
     }
-    assert_eq!((kept.used(), files.len()), (Budgets { memory: 10, disk: 20 }, 0));
+    assert_eq!((kept.used(), kept.unwanted_files().count()), (Budgets { memory: 10, disk: 20 }, 0));
     assert!(kept.find(&a, &tokens(2, N)).is_none(), "it could not be written");
     let leaving = kept.put_copy(&a, &tokens(5, N), copy(10));
-    assert_eq!(kept.end_write(leaving[0].id, true).len(), 1, "the oldest file goes");
+    kept.end_write(leaving[0].id, true);
+    assert_eq!(kept.unwanted_files().count(), 1, "the oldest file goes");
     assert!(kept.find(&a, &tokens(0, N)).is_none());
 }
 
@@ -105,6 +111,7 @@ proptest! {
     fn budgets_hold_and_the_best_is_found(steps in prop::collection::vec((0u8..6, 0i32..6, 1usize..4, 0usize..4), 1..80)) {
         let mut kept = index(100, 100);
         let a = tenant("a");
+        let mut files = HashMap::new();
         for (what, first, length, stream) in steps {
             let tokens = tokens(first, length * N);
             let mut leaving = match what {
@@ -121,7 +128,9 @@ proptest! {
                     let found = kept.find(&a, &tokens);
                     if let Some(found) = found {
                         prop_assert!(found.n_common <= tokens.len() && found.n_common <= found.n_tokens);
-                        if kept.start_read(found.id) { kept.end_read(found.id, (what == 4).then(|| copy(15))) } else { Vec::new() }
+                        let Place::Disk { n_bytes } = found.place else { continue };
+                        prop_assert!(kept.start_read(found.id));
+                        kept.end_read(found.id, (what == 4).then(|| copy(usize::try_from(n_bytes).unwrap())))
                     } else {
                         Vec::new()
                     }
@@ -129,8 +138,15 @@ proptest! {
             };
             for leaving in leaving.drain(..) {
                 kept.end_write(leaving.id, what != 5);
+                if what != 5 {
+                    files.insert(leaving.id, leaving.copy.len() as u64);
+                }
+            }
+            for id in kept.unwanted_files() {
+                prop_assert!(files.remove(&id).is_some(), "deleted once, and written before");
             }
             let used = kept.used();
+            prop_assert_eq!(files.values().sum::<u64>(), used.disk, "every file is counted");
             prop_assert!(used.memory <= 100 && used.disk <= 100, "{:?}", used);
         }
         for stream in 0..4 {

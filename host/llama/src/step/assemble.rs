@@ -87,6 +87,9 @@ pub(crate) fn decode(
             Some(sequence) if sequence.can_decode() => {
                 let (token, position) = sequence.feed();
                 outputs.push((id, batch.push(token, position, id, true)));
+                for (token, position) in sequence.feed_guesses() {
+                    outputs.push((id, batch.push(token, position, id, true)));
+                }
             }
             None if fill && !outputs.is_empty() => {
                 if let Some(n_kept) = free(id) {

@@ -1,0 +1,102 @@
+//! Whether guessing ahead pays: with a smaller model's guesses a step takes longer and gives more tokens. Pure.
+//!
+//! Both ways are timed, for each number of sequences on its own, and the quicker one is taken. The other is tried now and then, since
+//! what is being said changes how well it can be guessed.
+
+use std::time::Duration;
+
+/// More sequences than this use the processor fully without guesses.
+pub(crate) const MOST_SEQUENCES: usize = 8;
+/// Steps between two tries of what is slower, and how many each try has.
+const STEPS_BETWEEN: u32 = 240;
+const STEPS_TRIED: u32 = 8;
+/// Weight of the latest step in the running means.
+const LATEST: f64 = 0.1;
+
+/// What was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Worth {
+    by_sequences: [Measured; MOST_SEQUENCES + 1],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    /// Seconds per token; 0 before the first step.
+    plain: f64,
+    guessed: f64,
+    step: u32,
+}
+
+// === impl Worth ===
+
+impl Worth {
+    /// Whether to guess in the next step, of so many sequences.
+    pub(crate) fn guess(&mut self, n_sequences: usize) -> bool {
+        let Some(measured) = self.by_sequences.get_mut(n_sequences).filter(|_| n_sequences > 0) else { return false };
+        measured.step = (measured.step + 1) % STEPS_BETWEEN;
+        let is_try = measured.step <= STEPS_TRIED;
+        let is_better = measured.guessed > 0.0 && measured.guessed < measured.plain;
+        // at the beginning of each round the slower way is tried
+        if measured.plain <= 0.0 {
+            false
+        } else if measured.guessed <= 0.0 {
+            true
+        } else {
+            is_better != is_try
+        }
+    }
+
+    /// A step of `n_sequences` gave `n_tokens` in that time.
+    pub(crate) fn learn(&mut self, n_sequences: usize, is_guessed: bool, n_tokens: usize, took: Duration) {
+        let Some(measured) = self.by_sequences.get_mut(n_sequences).filter(|_| n_tokens > 0) else { return };
+        let seconds = took.as_secs_f64() / n_tokens as f64;
+        let mean = if is_guessed { &mut measured.guessed } else { &mut measured.plain };
+        *mean = if *mean > 0.0 { *mean + LATEST * (seconds - *mean) } else { seconds };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_quicker_way_is_taken_nearly_always(plain_us in 100u64..10_000, guessed_us in 100u64..10_000, n in 1usize..=MOST_SEQUENCES) {
+            prop_assume!(plain_us.abs_diff(guessed_us) * 20 > plain_us);
+            let mut worth = Worth::default();
+            let mut n_guessed = 0u32;
+            for _ in 0..2000 {
+                let is_guessed = worth.guess(n);
+                n_guessed += u32::from(is_guessed);
+                worth.learn(n, is_guessed, n, Duration::from_micros(n as u64 * if is_guessed { guessed_us } else { plain_us }));
+            }
+            let right = if guessed_us < plain_us { n_guessed } else { 2000 - n_guessed };
+            prop_assert!(right > 1900 && right < 2000, "{} of 2000", right);
+        }
+    }
+
+    #[test]
+    fn what_changes_is_noticed() {
+        let mut worth = Worth::default();
+        let mut run = |guessed_us: u64| {
+            let mut n_guessed = 0;
+            for _ in 0..4 * STEPS_BETWEEN {
+                let is_guessed = worth.guess(1);
+                n_guessed += u32::from(is_guessed);
+                worth.learn(1, is_guessed, 1, Duration::from_micros(if is_guessed { guessed_us } else { 1000 }));
+            }
+            n_guessed
+        };
+        assert!(run(3000) < STEPS_BETWEEN);
+        assert!(run(300) > 2 * STEPS_BETWEEN);
+        assert!(run(3000) < STEPS_BETWEEN);
+    }
+
+    #[test]
+    fn a_full_batch_is_never_guessed_for() {
+        let mut worth = Worth::default();
+        assert!((0..1000).all(|_| !worth.guess(MOST_SEQUENCES + 1) && !worth.guess(0)));
+    }
+}
