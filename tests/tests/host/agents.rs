@@ -11,7 +11,7 @@ const PROMPT: &str = "The ownership system decides when memory is freed. A value
 fn config() -> String {
     let types = ["best-of", "tree-search", "chooser"].map(|name| {
         let module = guest(name);
-        format!("{name}: {{count: 1, module: {module:?}}}")
+        format!("{name}: {{count: 1, module: '{}'}}", module.display())
     });
     format!("models: [{{path: builtin:demo-small}}]\ntypes: {{{}}}", types.join(", "))
 }
