@@ -117,7 +117,7 @@ fn for_this_machine(cxxflags: Option<&str>) -> BTreeMap<&'static str, String> {
 
 /// Compiler flags, the caller's own among them, with the repair for AMX.
 pub(crate) fn amx_repair() -> String {
-    let features = BTreeSet::from_iter(AVX512.iter().chain(AMX).copied());
+    let features: BTreeSet<&str> = AVX512.iter().chain(AMX).copied().collect();
     let header = root().join("xtask/include/amx_tile_load.h");
     variables(Some(&features), &header, env::var("CXXFLAGS").ok().as_deref()).remove("CXXFLAGS").unwrap_or_default()
 }

@@ -6,7 +6,7 @@
 //! - all forks are started before the first is read, so that they are decoded in one batch;
 //! - how likely an answer is costs one more pass over its tokens, and none over the prompt.
 
-use llambo_guest::{Branch, Engine, Error, Growth, Options, Outcome, Request, emit, export};
+use llambo_guest::{Branch, Engine, Options, Outcome, Request, Scored, Token, emit, export};
 
 /// Answers written for one request. A request may have 16 under way.
 const ANSWERS: u64 = 8;
@@ -26,30 +26,27 @@ impl Engine for BestOf {
             fork.generate(&options.clone().seed(seed.wrapping_add(n)), None)?;
             forks.push(fork);
         }
-        let mut best: Option<(f32, Growth)> = None;
+        let mut answers = Vec::new();
         for mut fork in forks {
-            let growth = fork.finish()?;
-            let score = likelihood(&prompt, &growth.text)?;
-            if best.as_ref().is_none_or(|(least, _)| score > *least) {
-                best = Some((score, growth));
-            }
+            answers.push(fork.finish()?);
         }
-        let Some((_, answer)) = best else { return Ok(llambo_guest::FinishReason::Stop) };
-        emit(&answer.text)?;
-        Ok(answer.reason)
+        // all of them in one call, so that they are measured in one batch too
+        let tokens: Vec<&[Token]> = answers.iter().map(|answer| &answer.tokens[..]).collect();
+        let likelihoods: Vec<f32> = prompt.score_tokens(&tokens)?.iter().map(mean).collect();
+        let best = (0..answers.len()).max_by(|a, b| likelihoods[*a].total_cmp(&likelihoods[*b])).unwrap_or(0);
+        emit(&answers[best].text)?;
+        Ok(answers[best].reason)
     }
 }
 
 export!(BestOf);
 
-/// Mean log-probability of the answer's tokens.
-fn likelihood(prompt: &Branch, answer: &str) -> Result<f32, Error> {
-    let scored = prompt.score(&[answer])?;
-    let logprobs = scored.first().map_or(&[][..], |scored| &scored.logprobs);
+/// Mean log-probability of an answer's tokens.
+fn mean(scored: &Scored) -> f32 {
     // an empty answer is the least anybody wants
-    if logprobs.is_empty() {
-        return Ok(f32::NEG_INFINITY);
+    if scored.logprobs.is_empty() {
+        return f32::NEG_INFINITY;
     }
-    let n = u16::try_from(logprobs.len()).unwrap_or(u16::MAX);
-    Ok(logprobs.iter().sum::<f32>() / f32::from(n))
+    let n = u16::try_from(scored.logprobs.len()).unwrap_or(u16::MAX);
+    scored.logprobs.iter().sum::<f32>() / f32::from(n)
 }

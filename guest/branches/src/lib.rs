@@ -75,6 +75,12 @@ impl Engine for Branches {
                     say(&format!("{} {:.3};", scored.tokens.len(), scored.logprobs.iter().fold(0.0, |sum, one| sum + one)))?;
                 }
             }
+            "measure-tokens" => {
+                let branch = open()?;
+                for scored in branch.score_tokens(&[&[65, 66][..], &[]])? {
+                    say(&format!("{:?} {};", scored.tokens, scored.logprobs.len()))?;
+                }
+            }
             "mask" => {
                 let mut branch = open()?;
                 branch.generate(&options, Some(&Mask::Only(branch.tokens(branch.len() - 1))))?;

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, ErrorCode, FinishReason, Input, Message, Options,
-    bindings::llambo::engine::branches::{self, Beginning},
+    bindings::llambo::engine::branches::{self, Beginning, Continuation},
 };
 
 pub use branches::{Candidate, Distribution, Mask, Scored, Token};
@@ -159,7 +159,18 @@ impl Branch {
     /// # Errors
     /// More than 64 of them, or one that is too long.
     pub fn score<T: AsRef<str>>(&self, continuations: &[T]) -> Result<Vec<Scored>, Error> {
-        let continuations: Vec<String> = continuations.iter().map(|text| text.as_ref().to_owned()).collect();
+        let continuations: Vec<Continuation> =
+            continuations.iter().map(|text| Continuation::Text(text.as_ref().to_owned())).collect();
+        Ok(self.inner.score(&continuations)?)
+    }
+
+    /// The same of tokens: of what a branch generated, exactly as it did.
+    ///
+    /// # Errors
+    /// As for [`Branch::score`].
+    pub fn score_tokens<T: AsRef<[Token]>>(&self, continuations: &[T]) -> Result<Vec<Scored>, Error> {
+        let continuations: Vec<Continuation> =
+            continuations.iter().map(|tokens| Continuation::Tokens(tokens.as_ref().to_vec())).collect();
         Ok(self.inner.score(&continuations)?)
     }
 }

@@ -10,6 +10,8 @@ use llambo_inference::{InferenceEngine, Models};
 use llambo_isolate::{Limits, Module, Sandbox, TypeSettings};
 use llambo_llama::{DraftSettings, EngineSettings, LlamaEngine};
 
+use llambo_tests::guest;
+
 use crate::target::Target;
 
 /// The model file, wherever it is.
@@ -69,8 +71,9 @@ pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
 pub(crate) fn config(path: &Path, n_sequences: u32, n_context: u32, n_threads: u32) -> String {
     format!(
         "models: [{{name: model, path: {:?}, sequences: {n_sequences}, context: {n_context}, threads: {n_threads}, kv-memory: 1GB}}]\n\
-         types: {{tiny: {{count: {}}}}}\n",
+         types: {{tiny: {{count: {}}}, best: {{count: 1, module: '{}'}}}}\n",
         path.display().to_string(),
-        2 * n_sequences
+        2 * n_sequences,
+        guest("best-of").display()
     )
 }

@@ -16,6 +16,8 @@ pub(crate) struct Ask {
     pub(crate) seed: u64,
     /// Waited before asking.
     pub(crate) think: Duration,
+    /// Which type of isolate answers, where these are.
+    pub(crate) node_type: &'static str,
 }
 
 /// One answer.

@@ -106,7 +106,7 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "best-of-8",
-        about: "8 answers of 32 tokens to one new 512-token prompt; 8 requests to llama-server",
+        about: "the guest best-of writes 8 answers of 32 tokens to one new 512-token prompt and gives the likeliest; 8 requests to llama-server",
         needs: SERVER,
         unit: "s",
         run: best_of_8,
@@ -171,7 +171,7 @@ impl Setting {
 }
 
 fn ask(prompt: String, max_tokens: u32) -> Ask {
-    Ask { prompt, max_tokens, temperature: 0.0, seed: 1, think: Duration::ZERO }
+    Ask { prompt, max_tokens, temperature: 0.0, seed: 1, think: Duration::ZERO, node_type: "tiny" }
 }
 
 /// `n` clients that ask `n_asks` times for `n_tokens` each, always something new.
@@ -248,12 +248,13 @@ fn shared_prompt(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
 fn best_of_8(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
     let (_server, theirs) = setting.server(8)?;
     let (_host, ours) = setting.host(runtime, 8);
-    let clients = |seed: u64| {
-        let prompt = words(seed, 512);
-        (0..8).map(|i| vec![Ask { temperature: 0.8, seed: i, ..ask(prompt.clone(), 32) }]).collect()
-    };
-    let run = |target: &Target, seed| runtime.block_on(Run::of(target, clients(seed))).wall.as_secs_f64();
-    Some(setting.pairs(|seed| run(&ours, seed), |seed| run(&theirs, seed), |ours, theirs| theirs / ours))
+    let ask = |seed: u64, i| Ask { temperature: 0.8, seed: i, ..ask(words(seed, 512), 32) };
+    let run = |target: &Target, asks| runtime.block_on(Run::of(target, asks)).wall.as_secs_f64();
+    Some(setting.pairs(
+        |seed| run(&ours, vec![vec![Ask { node_type: "best", ..ask(seed, 0) }]]),
+        |seed| run(&theirs, (0..8).map(|i| vec![ask(seed, i)]).collect()),
+        |ours, theirs| theirs / ours,
+    ))
 }
 
 /// Times to the first token, less that of a conversation whose keys and values are still in their stream.

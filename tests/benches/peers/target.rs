@@ -66,7 +66,7 @@ fn request(ask: &Ask, model: &ModelName) -> GenerateRequest {
 }
 
 async fn host(client: &Client, ask: &Ask) -> (Option<Instant>, u32) {
-    let wire = llambo_client::Ask::text(&ask.prompt).options(|options| {
+    let wire = llambo_client::Ask::text(&ask.prompt).node_type(ask.node_type).options(|options| {
         options.max_tokens = Some(ask.max_tokens);
         options.temperature = Some(ask.temperature);
         options.repeat_penalty = Some(1.0);

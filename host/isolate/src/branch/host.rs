@@ -11,7 +11,7 @@ use wasmtime::{Result, component::Resource};
 
 use super::{Branch, Growing, token_bytes};
 use crate::{
-    bindings::llambo::engine::branches::{self, Beginning, Candidate, Error, Piece, Scored},
+    bindings::llambo::engine::branches::{self, Beginning, Candidate, Continuation, Error, Piece, Scored},
     nn::{MAX_SESSIONS, Options, Session},
     state::GuestState,
 };
@@ -218,7 +218,7 @@ impl branches::HostBranch for GuestState {
         }))
     }
 
-    async fn score(&mut self, this: Resource<Branch>, continuations: Vec<String>) -> Told<Vec<Scored>> {
+    async fn score(&mut self, this: Resource<Branch>, continuations: Vec<Continuation>) -> Told<Vec<Scored>> {
         self.budget.charge_call()?;
         let n = continuations.len();
         if n > MAX_CONTINUATIONS {
@@ -230,8 +230,14 @@ impl branches::HostBranch for GuestState {
         let (model, tokens) = (branch.model.clone(), branch.tokens.clone());
         let n_given = tokens.len();
         let read = move |engine: &dyn InferenceEngine| -> std::result::Result<Vec<Vec<TokenId>>, InferenceError> {
-            let whole = |text: &String| Ok([&tokens[..], &engine.tokens_within(text)?[..]].concat());
-            continuations.iter().map(whole).collect()
+            let whole = |continuation: Continuation| {
+                let more = match continuation {
+                    Continuation::Text(text) => engine.tokens_within(&text)?,
+                    Continuation::Tokens(tokens) => tokens,
+                };
+                fitting(engine, [&tokens[..], &more[..]].concat())
+            };
+            continuations.into_iter().map(whole).collect()
         };
         let texts = match self.with_engine(model.clone(), read).await? {
             Ok(texts) => texts,

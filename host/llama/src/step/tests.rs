@@ -81,12 +81,11 @@ impl House {
         };
         let is_measured = matches!(state, State::Prefill { is_measured: true, .. });
         let mut sequence = self.sequence(share, n_prompt, is_measured);
-        match *state {
-            State::Prefill { n_fed, .. } => sequence.start(n_fed),
-            _ => {
-                sequence.start(n_prompt);
-                generate(&mut sequence, n_generated);
-            }
+        if let State::Prefill { n_fed, .. } = *state {
+            sequence.start(n_fed);
+        } else {
+            sequence.start(n_prompt);
+            generate(&mut sequence, n_generated);
         }
         sequence.paused_since = matches!(state, State::Paused).then(Instant::now);
         sequence.ended = matches!(state, State::Ended);
