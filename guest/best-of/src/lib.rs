@@ -4,9 +4,9 @@
 //! What to take along:
 //! - the prompt is computed once: a fork is a list of tokens, and the host finds what is common to all;
 //! - all forks are started before the first is read, so that they are decoded in one batch;
-//! - how likely an answer is costs one more pass over its tokens, and none over the prompt.
+//! - `logprobs` tells how likely each token was when it was chosen; `Branch::score` would tell it of a text that somebody else wrote.
 
-use llambo_guest::{Branch, Engine, Options, Outcome, Request, Scored, Token, emit, export};
+use llambo_guest::{Branch, Engine, Growth, Options, Outcome, Request, emit, export};
 
 /// Answers written for one request. A request may have 16 under way.
 const ANSWERS: u64 = 8;
@@ -15,7 +15,7 @@ struct BestOf;
 
 impl Engine for BestOf {
     fn handle(request: Request) -> Outcome {
-        let options = Options::of(&request)?;
+        let options = Options::of(&request)?.logprobs(true);
         let prompt = Branch::open(&request.model, &request.prompt)?;
         // a request with a seed can be repeated, and its answers still differ
         let seed: u64 = options.get("seed").and_then(|seed| seed.parse().ok()).unwrap_or(0);
@@ -30,9 +30,7 @@ impl Engine for BestOf {
         for mut fork in forks {
             answers.push(fork.finish()?);
         }
-        // all of them in one call, so that they are measured in one batch too
-        let tokens: Vec<&[Token]> = answers.iter().map(|answer| &answer.tokens[..]).collect();
-        let likelihoods: Vec<f32> = prompt.score_tokens(&tokens)?.iter().map(mean).collect();
+        let likelihoods: Vec<f32> = answers.iter().map(|answer: &Growth| mean(&answer.logprobs)).collect();
         let best = (0..answers.len()).max_by(|a, b| likelihoods[*a].total_cmp(&likelihoods[*b])).unwrap_or(0);
         emit(&answers[best].text)?;
         Ok(answers[best].reason)
@@ -42,11 +40,11 @@ impl Engine for BestOf {
 export!(BestOf);
 
 /// Mean log-probability of an answer's tokens.
-fn mean(scored: &Scored) -> f32 {
+fn mean(logprobs: &[f32]) -> f32 {
     // an empty answer is the least anybody wants
-    if scored.logprobs.is_empty() {
+    if logprobs.is_empty() {
         return f32::NEG_INFINITY;
     }
-    let n = u16::try_from(scored.logprobs.len()).unwrap_or(u16::MAX);
-    scored.logprobs.iter().sum::<f32>() / f32::from(n)
+    let n = u16::try_from(logprobs.len()).unwrap_or(u16::MAX);
+    logprobs.iter().sum::<f32>() / f32::from(n)
 }

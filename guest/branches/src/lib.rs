@@ -17,6 +17,7 @@ thread_local! {
 }
 
 impl Engine for Branches {
+    #[expect(clippy::too_many_lines, reason = "one arm for each call")]
     fn handle(request: Request) -> Outcome {
         let Prompt::Text(prompt) = &request.prompt else { return Err(Failure::InvalidRequest("text only".into())) };
         let (word, text) = prompt.split_once(' ').unwrap_or((prompt, ""));
@@ -80,6 +81,12 @@ impl Engine for Branches {
                 for scored in branch.score_tokens(&[&[65, 66][..], &[]])? {
                     say(&format!("{:?} {};", scored.tokens, scored.logprobs.len()))?;
                 }
+            }
+            "logprobs" => {
+                let mut branch = open()?;
+                branch.generate(&options.logprobs(true), None)?;
+                let growth = branch.finish()?;
+                say(&format!("{} {:.3}", growth.tokens.len(), growth.logprobs.iter().sum::<f32>()))?;
             }
             "mask" => {
                 let mut branch = open()?;

@@ -14,23 +14,27 @@ pub struct Branch {
 }
 
 /// What was added to a branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
     /// Whole UTF-8; may be empty.
     pub text: String,
     /// Its tokens.
     pub tokens: Vec<Token>,
+    /// With [`Options::logprobs`], the natural logarithm of each one's probability.
+    pub logprobs: Vec<f32>,
     /// Present in the last one.
     pub finish: Option<FinishReason>,
 }
 
 /// All that one [`Branch::generate`] added.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Growth {
     /// Its text.
     pub text: String,
     /// Its tokens.
     pub tokens: Vec<Token>,
+    /// With [`Options::logprobs`], the natural logarithm of each one's probability.
+    pub logprobs: Vec<f32>,
     /// Why it ended.
     pub reason: FinishReason,
 }
@@ -129,7 +133,10 @@ impl Branch {
     #[expect(clippy::should_implement_trait, reason = "a branch goes on after its pieces ended")]
     pub fn next(&mut self) -> Result<Option<Piece>, Error> {
         let piece = self.inner.next()?;
-        Ok(piece.map(|branches::Piece { text, tokens, finish }| Piece { text, tokens, finish: finish.map(reason) }))
+        Ok(piece.map(|piece| {
+            let branches::Piece { text, tokens, logprobs, finish } = piece;
+            Piece { text, tokens, logprobs, finish: finish.map(reason) }
+        }))
     }
 
     /// All that still comes.
@@ -137,10 +144,11 @@ impl Branch {
     /// # Errors
     /// As for [`Branch::next`].
     pub fn finish(&mut self) -> Result<Growth, Error> {
-        let mut growth = Growth { text: String::new(), tokens: Vec::new(), reason: FinishReason::Stop };
+        let mut growth = Growth { text: String::new(), tokens: Vec::new(), logprobs: Vec::new(), reason: FinishReason::Stop };
         while let Some(piece) = self.next()? {
             growth.text.push_str(&piece.text);
             growth.tokens.extend(piece.tokens);
+            growth.logprobs.extend(piece.logprobs);
             growth.reason = piece.finish.unwrap_or(growth.reason);
         }
         Ok(growth)

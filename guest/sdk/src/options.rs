@@ -123,6 +123,11 @@ impl Options {
         self.set("ignore_eos", ignore.to_string())
     }
 
+    /// Of a branch: tells how likely each token was.
+    pub fn logprobs(self, tell: bool) -> Self {
+        self.set("logprobs", tell.to_string())
+    }
+
     /// Any option as a JSON value, for what has no method here. `-` in the key stands for `_`.
     pub fn set(mut self, key: &str, json: impl Into<String>) -> Self {
         let (key, json) = (key.replace('-', "_"), json.into());

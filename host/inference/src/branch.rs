@@ -41,7 +41,17 @@ pub enum Mask {
 /// that follow the last piece showed nothing.
 #[derive(Clone, Debug, Default)]
 pub struct TokenLog {
-    tokens: Arc<Mutex<Vec<TokenId>>>,
+    tokens: Arc<Mutex<Vec<Logged>>>,
+    wants_logprobs: bool,
+}
+
+/// A token as it was chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Logged {
+    /// Which.
+    pub token: TokenId,
+    /// Natural logarithm of its probability before any sampling option; 0 where the log does not want to know.
+    pub logprob: f32,
 }
 
 /// How likely a model finds a text that is there already.
@@ -89,13 +99,23 @@ pub type MeasureFuture = Pin<Box<dyn Future<Output = Result<Measured, InferenceE
 // === impl TokenLog ===
 
 impl TokenLog {
+    /// One that is told how likely each token was, which takes time.
+    pub fn with_logprobs() -> Self {
+        Self { wants_logprobs: true, ..Self::default() }
+    }
+
+    /// Whether it is told how likely each token was.
+    pub fn wants_logprobs(&self) -> bool {
+        self.wants_logprobs
+    }
+
     /// Writes one more down.
-    pub fn push(&self, token: TokenId) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+    pub fn push(&self, token: TokenId, logprob: f32) {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(Logged { token, logprob });
     }
 
     /// Those from place `start` on, at most `n`.
-    pub fn from(&self, start: usize, n: usize) -> Vec<TokenId> {
+    pub fn from(&self, start: usize, n: usize) -> Vec<Logged> {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.iter().skip(start).take(n).copied().collect()
     }

@@ -57,7 +57,7 @@ impl FakeEngine {
         let pieces = stream::iter(1..=n).map(move |i| {
             generated.fetch_add(1, Ordering::Relaxed);
             if let Some(log) = &log {
-                log.push(i);
+                log.push(i, -256f32.ln());
             }
             let text = if i == 1 { format!("word{i}") } else { format!(" word{i}") };
             Ok(AnswerEvent::Piece { text, n_tokens: 1 })

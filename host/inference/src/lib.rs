@@ -14,7 +14,7 @@ mod request;
 mod sampling;
 
 pub use answer::{Answer, AnswerEvent, AnswerStream, FinishReason, Finished, Usage};
-pub use branch::{Distribution, ExtendRequest, Mask, MeasureFuture, MeasureRequest, Measured, TokenId, TokenLog};
+pub use branch::{Distribution, ExtendRequest, Logged, Mask, MeasureFuture, MeasureRequest, Measured, TokenId, TokenLog};
 pub use engine::{EmbedFuture, Embedding, EngineLoad, InferenceEngine, ModelInfo, Models};
 pub use error::{Fault, InferenceError, shortened};
 pub use ids::{ModelName, NodeId, RequestId, TenantName, TypeName};

@@ -56,6 +56,11 @@ impl Measuring {
     }
 }
 
+/// Natural logarithm of a token's probability.
+pub(crate) fn logprob(logits: &[f32], token: TokenId) -> f32 {
+    logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - softmax_parts(logits).0)
+}
+
 /// The logarithm of the sum of `exp` of all logits, and their mean by probability. Not finite when one is no number.
 fn softmax_parts(logits: &[f32]) -> (f32, f32) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

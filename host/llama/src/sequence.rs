@@ -9,7 +9,7 @@ use crate::{
     error::LlamaError,
     ffi::Token,
     load::LoadedModel,
-    measure::Measuring,
+    measure::{self, Measuring},
     sampler::{Candidate, Sampler},
     stream::EventSender,
     text::{Added, TextAssembler},
@@ -218,6 +218,8 @@ impl Sequence {
         model: &LoadedModel,
         now: Instant,
     ) -> Result<(), LlamaError> {
+        // what the sampler makes of them is not how likely they were
+        let raw = self.log.as_ref().filter(|log| log.wants_logprobs()).map(|_| logits.to_vec());
         self.sampler.adjust(logits);
         if let Some(constraint) = &mut self.constraint {
             constraint.mask(logits)?;
@@ -235,7 +237,7 @@ impl Sequence {
         }
         self.tokens.push(token);
         if let (Some(log), Ok(token)) = (&self.log, TokenId::try_from(token)) {
-            log.push(token);
+            log.push(token, raw.map_or(0.0, |raw| measure::logprob(&raw, token)));
         }
         self.sampler.accept(token);
         let progress = self.constraint.as_mut().map_or(Ok(Progress::Open), |c| c.accept(token))?;

@@ -138,7 +138,12 @@ impl Worker {
             self.retire();
             self.admit();
             self.publish();
+            let nobody_decoded = !self.slots.iter().flatten().any(|sequence| sequence.can_decode());
             let mut worked = self.prefill();
+            if worked && nobody_decoded && self.starts_more() {
+                // those that waited for what was just computed had better come along
+                continue;
+            }
             worked |= self.decode();
             if !worked && !self.streams.copy_ahead(&self.slots) {
                 self.sleep();
@@ -224,6 +229,12 @@ impl Worker {
             self.accounts.charge(&sequence.share, sequence.n_unfed(), 0);
             self.slots[id] = Some(sequence);
         }
+    }
+
+    /// Whether a sequence that waits could have a free stream now.
+    fn starts_more(&mut self) -> bool {
+        let may_start = |sequence: &Sequence| !self.streams.is_worth_waiting(&self.slots, sequence);
+        self.slots.iter().any(Option::is_none) && admit::next(&self.waiting, &self.accounts, may_start).is_some()
     }
 
     /// One call with prompt tokens. Returns whether there were any.

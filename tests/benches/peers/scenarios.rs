@@ -15,6 +15,9 @@ use crate::{
 /// Tokens of prompt and answer together.
 const CONTEXT: u32 = 1024;
 
+/// About 512 tokens of a vocabulary without many whole words.
+const PROMPT_WORDS: usize = 280;
+
 /// What all scenarios share.
 pub(crate) struct Setting {
     pub(crate) model: String,
@@ -238,7 +241,7 @@ fn shared_prompt(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
     let (_server, theirs) = setting.server(64)?;
     let (_host, ours) = setting.host(runtime, 64);
     let clients = |seed: u64| {
-        let system = words(seed, 512);
+        let system = words(seed, PROMPT_WORDS);
         (0u64..64).map(|i| vec![ask(format!("{system}. {}", words(seed << 8 | i, 6)), 4)]).collect()
     };
     let run = |target: &Target, seed| runtime.block_on(Run::of(target, clients(seed))).last_first_token();
@@ -248,7 +251,7 @@ fn shared_prompt(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
 fn best_of_8(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
     let (_server, theirs) = setting.server(8)?;
     let (_host, ours) = setting.host(runtime, 8);
-    let ask = |seed: u64, i| Ask { temperature: 0.8, seed: i, ..ask(words(seed, 512), 32) };
+    let ask = |seed: u64, i| Ask { temperature: 0.8, seed: i, ..ask(words(seed, PROMPT_WORDS), 32) };
     let run = |target: &Target, asks| runtime.block_on(Run::of(target, asks)).wall.as_secs_f64();
     Some(setting.pairs(
         |seed| run(&ours, vec![vec![Ask { node_type: "best", ..ask(seed, 0) }]]),

@@ -24,7 +24,7 @@ async fn the_best_of_eight_is_written_once_the_prompt_is_computed() {
     let answer = client.infer(ask()).await.unwrap();
     let (text, usage) = (answer.text, answer.usage.unwrap());
     assert!(!text.is_empty() && usage.output_tokens > 12, "{usage:?}");
-    // eight answers and eight measurements read the prompt; one computed it
+    // eight answers read the prompt; one computed it
     let computed = usage.input_tokens - usage.cached_tokens;
     assert!(computed * 4 < usage.input_tokens, "{computed} of {} tokens computed", usage.input_tokens);
     assert_eq!(client.infer(ask()).await.unwrap().text, text, "a seed repeats it");

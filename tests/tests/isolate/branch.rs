@@ -21,6 +21,7 @@ async fn branches_fork_grow_and_go_back() {
         // each of 256 tokens is as likely as any other
         ("measure hello", "2 5.545;1 -5.545;3 -16.636;0 0.000;"),
         ("measure-tokens hello", "[65, 66] 2;[] 0;"),
+        ("logprobs hello", "2 -11.090"),
         ("mask hello", "word1 word2"),
     ] {
         assert_eq!(said(&isolate, prompt, 2).await.unwrap().0, expected, "{prompt}");

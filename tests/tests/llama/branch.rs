@@ -19,10 +19,14 @@ fn extend(tokens: &[TokenId], sampling: Sampling, mask: Option<Mask>) -> (Extend
     (request, log)
 }
 
+fn tokens(log: &TokenLog) -> Vec<TokenId> {
+    log.from(0, usize::MAX).into_iter().map(|logged| logged.token).collect()
+}
+
 async fn grown(engine: &LlamaEngine, tokens: &[TokenId], n: u32, mask: Option<Mask>) -> (Vec<TokenId>, Finished) {
     let (request, log) = extend(tokens, Sampling { ignore_eos: true, ..Sampling::greedy(n) }, mask);
     let (_, finished) = read(engine.extend(request).unwrap()).await.unwrap();
-    (log.from(0, usize::MAX), finished)
+    (self::tokens(&log), finished)
 }
 
 fn measure(tokens: &[TokenId], n_given: usize, n_top: usize) -> MeasureRequest {
@@ -64,6 +68,17 @@ async fn the_measured_is_what_greedy_would_take_and_adds_up() {
         let (token, alone) = step.next.top[0];
         assert_eq!((token, step.logprobs.len()), (tokens[n], 0));
         assert!((alone - logprob).abs() < 1e-2, "{alone} and {logprob} for token {n}");
+    }
+    // and it was told when they were chosen, whatever the sampler did to them
+    let sampling = Sampling { ignore_eos: true, repeat_penalty: 1.3, temperature: 2.0, seed: Some(7), ..Sampling::greedy(12) };
+    let (mut request, _) = extend(&prompt, sampling, None);
+    request.log = TokenLog::with_logprobs();
+    let log = request.log.clone();
+    read(engine.extend(request).unwrap()).await.unwrap();
+    let whole = [&prompt[..], &self::tokens(&log)[..]].concat();
+    let measured = engine.measure(measure(&whole, prompt.len(), 0)).await.unwrap();
+    for (logged, logprob) in log.from(0, 12).iter().zip(&measured.logprobs) {
+        assert!((logged.logprob - logprob).abs() < 1e-2, "{logged:?} and {logprob}");
     }
     // all probabilities together are 1
     let all = engine.measure(measure(&prompt, prompt.len(), usize::MAX)).await.unwrap().next;

@@ -155,7 +155,11 @@ impl branches::HostBranch for GuestState {
             return self.fail_branch(error);
         }
         let branch = self.table.get(&this)?;
-        let (model, tokens, log) = (branch.model.clone(), branch.tokens.clone(), TokenLog::default());
+        let (model, tokens, log) = (
+            branch.model.clone(),
+            branch.tokens.clone(),
+            if options.logprobs { TokenLog::with_logprobs() } else { TokenLog::default() },
+        );
         let call = self.call()?;
         let (id, share, deadline, written) = (call.id.clone(), call.share.clone(), call.deadline, log.clone());
         let mask = mask.map(|mask| match mask {
@@ -195,14 +199,16 @@ impl branches::HostBranch for GuestState {
         let Some(growing) = &mut self.table.get_mut(&this)?.growing else { return Ok(Ok(None)) };
         // the end tells of tokens that showed nothing as well
         let n = if output.finished.is_some() { usize::MAX } else { output.n_tokens as usize };
-        let tokens = growing.log.from(growing.n_taken, n);
-        growing.n_taken += tokens.len();
+        let logged = growing.log.from(growing.n_taken, n);
+        growing.n_taken += logged.len();
+        let logprobs = if growing.log.wants_logprobs() { logged.iter().map(|one| one.logprob).collect() } else { Vec::new() };
+        let tokens: Vec<TokenId> = logged.iter().map(|one| one.token).collect();
         self.add(&this, &tokens)?;
         let finish = output.finished.map(|finished| match finished.reason {
             FinishReason::Stop => branches::FinishReason::Stop,
             FinishReason::Length => branches::FinishReason::Length,
         });
-        Ok(Ok(Some(Piece { text: output.text, tokens, finish })))
+        Ok(Ok(Some(Piece { text: output.text, tokens, logprobs, finish })))
     }
 
     async fn distribution(&mut self, this: Resource<Branch>, top: u32) -> Told<branches::Distribution> {

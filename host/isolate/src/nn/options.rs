@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) stream: bool,
     /// An embedding instead of text.
     pub(crate) embedding: bool,
+    /// Of a branch: how likely each token was.
+    pub(crate) logprobs: bool,
 }
 
 /// Takes members out of the object; `-` in a key stands for `_`.
@@ -58,7 +60,8 @@ impl Options {
             constraint,
             ignore_eos: members.flag("ignore_eos")?,
         };
-        Ok(Self { sampling, stream: members.flag("stream")?, embedding: members.flag("embedding")? })
+        let flag = |key| members.flag(key);
+        Ok(Self { sampling, stream: flag("stream")?, embedding: flag("embedding")?, logprobs: flag("logprobs")? })
     }
 }
 
