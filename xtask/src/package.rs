@@ -44,6 +44,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let work = setup::target_folder()?.join("package");
     let into = parsed.text("--into").map_or_else(|| work.join("llambo"), |folder| PathBuf::from(arguments::from_here(folder)));
     let (bin, lib) = (into.join("bin"), into.join("lib/llambo"));
+    // a module of another source would be loaded beside those of this one
+    let _ = fs::remove_dir_all(&lib);
     for folder in [&bin, &lib] {
         fs::create_dir_all(folder).map_err(|error| Failure::because(format!("cannot make `{}`", folder.display()), error))?;
     }
@@ -97,6 +99,7 @@ fn build(work: &Path) -> Result<PathBuf, Failure> {
 /// Builds the driver for NVIDIA's cards and says where it is.
 fn cuda(work: &Path, architectures: &str) -> Result<PathBuf, Failure> {
     let (source, build) = (work.join("ggml-source"), work.join("cuda"));
+    let _ = fs::remove_dir_all(&source);
     copy_folder(&ggml_source()?, &source)?;
     // published crates leave this file out, and cmake wants to install it
     let template = source.join("ggml.pc.in");

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use llambo_catalog::ModelFile;
-use llambo_inference::ModelName;
+use llambo_inference::{ModelName, TenantName};
 use metrics::{Counter, counter};
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     kv::radix::common,
     load::EngineSettings,
     sampler,
+    sequence::Sequence,
     step::{
         slots::Slots,
         speculate::{MOST_SEQUENCES, Worth},
@@ -36,8 +37,22 @@ pub(crate) struct Drafter {
     context: Context,
     batch: Batch,
     n_tokens: usize,
-    /// Whose stream it is, and what of it was computed.
-    streams: Vec<(usize, Vec<Token>)>,
+    streams: Vec<Stream>,
+}
+
+/// A stream of the smaller model.
+#[derive(Clone, Default)]
+struct Stream {
+    /// For which place of the batch, and for whom: what was computed for one tenant is never another's beginning.
+    owner: Option<(usize, TenantName)>,
+    tokens: Vec<Token>,
+}
+
+/// A sequence to be guessed for.
+struct Guessed<'a> {
+    id: usize,
+    tenant: &'a TenantName,
+    tokens: &'a [Token],
 }
 
 /// Guesses where it pays. Without a smaller model it never does.
@@ -78,11 +93,14 @@ impl Guesser {
         if most == 0 {
             return false;
         }
-        let sequences: Vec<(usize, &[Token])> = ready().map(|(id, sequence)| (id, &sequence.tokens[..])).collect();
+        let guessed =
+            |(id, sequence): (usize, &'_ Sequence)| Guessed { id, tenant: &sequence.share.tenant, tokens: &sequence.tokens };
+        let sequences: Vec<Guessed<'_>> = ready().map(guessed).collect();
         let guesses = match drafter.guess(&sequences, most) {
             Ok(Some(guesses)) => guesses,
             Ok(None) => {
                 self.is_reading = true;
+                self.worth.was_no_try(n_ready);
                 return false;
             }
             Err(error) => {
@@ -91,7 +109,7 @@ impl Guesser {
                 return false;
             }
         };
-        let ids: Vec<usize> = sequences.into_iter().map(|(id, _)| id).collect();
+        let ids: Vec<usize> = sequences.into_iter().map(|guessed| guessed.id).collect();
         self.n_guessed = guesses.iter().map(Vec::len).sum();
         for (id, guesses) in ids.into_iter().zip(guesses) {
             if let Some(sequence) = &mut slots[id] {
@@ -157,18 +175,17 @@ impl Drafter {
             context: Context::new(model, params)?,
             batch: Batch::default(),
             n_tokens: n_tokens as usize,
-            streams: vec![(usize::MAX, Vec::new()); MOST_SEQUENCES],
+            streams: vec![Stream::default(); MOST_SEQUENCES],
         })
     }
 
-    /// Guesses how these sequences go on, each given by its id and its tokens: the same number of tokens for each, `most` at most. None
-    /// while there is more to be read of them than one call takes.
-    fn guess(&mut self, sequences: &[(usize, &[Token])], most: usize) -> Result<Option<Vec<Vec<Token>>>, LlamaError> {
+    /// Guesses how these sequences go on: the same number of tokens for each, `most` at most. None while there is more to be read of them than one call takes.
+    fn guess(&mut self, sequences: &[Guessed<'_>], most: usize) -> Result<Option<Vec<Vec<Token>>>, LlamaError> {
         let places: Vec<usize> = self.places(sequences);
         let mut guesses = vec![Vec::new(); sequences.len()];
         let mut next: Vec<Token> = Vec::with_capacity(sequences.len());
-        for (&place, (_, tokens)) in places.iter().zip(sequences) {
-            match self.read(place, tokens)? {
+        for (&place, guessed) in places.iter().zip(sequences) {
+            match self.read(place, guessed.tokens)? {
                 Some(token) => next.push(token),
                 None => return Ok(None),
             }
@@ -185,15 +202,19 @@ impl Drafter {
     }
 
     /// A stream for each, the one it had if it has one still.
-    fn places(&mut self, sequences: &[(usize, &[Token])]) -> Vec<usize> {
-        let is_wanted = |id: usize| sequences.iter().any(|(wanted, _)| *wanted == id);
-        let mut free: Vec<usize> = (0..self.streams.len()).filter(|&place| !is_wanted(self.streams[place].0)).collect();
+    fn places(&mut self, sequences: &[Guessed<'_>]) -> Vec<usize> {
+        let owns = |stream: &Stream, guessed: &Guessed<'_>| {
+            stream.owner.as_ref().is_some_and(|(id, tenant)| *id == guessed.id && tenant == guessed.tenant)
+        };
+        let is_wanted = |stream: &Stream| sequences.iter().any(|guessed| owns(stream, guessed));
+        let mut free: Vec<usize> = (0..self.streams.len()).filter(|&place| !is_wanted(&self.streams[place])).collect();
         let mut places = Vec::with_capacity(sequences.len());
-        for (id, _) in sequences {
-            let place = self.streams.iter().position(|(owner, _)| owner == id).or_else(|| free.pop()).unwrap_or(0);
-            if self.streams[place].0 != *id {
+        for guessed in sequences {
+            let owned = self.streams.iter().position(|stream| owns(stream, guessed));
+            let place = owned.or_else(|| free.pop()).unwrap_or(0);
+            if owned.is_none() {
                 self.context.forget(place);
-                self.streams[place] = (*id, Vec::new());
+                self.streams[place] = Stream { owner: Some((guessed.id, guessed.tenant.clone())), tokens: Vec::new() };
             }
             places.push(place);
         }
@@ -203,17 +224,17 @@ impl Drafter {
     /// Brings a stream up to `tokens`, and says what would come next. None when it is not there yet: a long text is read in several steps,
     /// since others wait for their next token meanwhile.
     fn read(&mut self, place: usize, tokens: &[Token]) -> Result<Option<Token>, LlamaError> {
-        let n_known = common(&self.streams[place].1, tokens).min(tokens.len().saturating_sub(1));
-        if n_known < self.streams[place].1.len() {
+        let n_known = common(&self.streams[place].tokens, tokens).min(tokens.len().saturating_sub(1));
+        if n_known < self.streams[place].tokens.len() {
             self.context.truncate(place, n_known);
-            self.streams[place].1.truncate(n_known);
+            self.streams[place].tokens.truncate(n_known);
         }
         let end = tokens.len().min(n_known + MOST_TOKENS as usize);
         let mut output = 0;
         self.batch.clear();
         for (position, &token) in tokens.iter().enumerate().take(end).skip(n_known) {
             output = self.batch.push(token, position, place, position + 1 == tokens.len());
-            self.streams[place].1.push(token);
+            self.streams[place].tokens.push(token);
         }
         self.decode()?;
         if end < tokens.len() { Ok(None) } else { self.best(output).map(Some) }
@@ -227,8 +248,8 @@ impl Drafter {
         let mut outputs = vec![0; places.len()];
         for i in order {
             let (place, token) = (places[i], next[i]);
-            outputs[i] = self.batch.push(token, self.streams[place].1.len(), place, true);
-            self.streams[place].1.push(token);
+            outputs[i] = self.batch.push(token, self.streams[place].tokens.len(), place, true);
+            self.streams[place].tokens.push(token);
         }
         self.decode()?;
         outputs.into_iter().map(|place| self.best(place)).collect()
@@ -240,7 +261,7 @@ impl Drafter {
             // what is in the streams now is not known
             for (place, stream) in self.streams.iter_mut().enumerate() {
                 self.context.forget(place);
-                *stream = (usize::MAX, Vec::new());
+                *stream = Stream::default();
             }
         }
         done

@@ -32,7 +32,7 @@ use crate::{
     },
     load::{EngineSettings, KvType, LoadedModel},
     measure::{Measuring, checked},
-    sampler::Sampler,
+    sampler::{Sampler, TokenSet},
     sequence::{Beginning, Sequence, Task},
     step::pace::MOST_TOKENS,
     stream::{self, EventReader},
@@ -181,6 +181,7 @@ impl LlamaEngine {
                 allowed: format!("one of the tokens 0 to {} of `{}`", model.info.n_vocab - 1, model.info.name).into(),
             }));
         }
+        let mask = mask.map(|mask| TokenSet::new(&mask, model.info.n_vocab)).transpose().map_err(|token| self.unknown(token))?;
         let room = u32::try_from(model.info.n_context as usize - tokens.len()).unwrap_or(0);
         let seed = sampling.seed.unwrap_or_else(rand::random);
         Ok(Task::Generate {
@@ -203,10 +204,13 @@ impl LlamaEngine {
             let (model, n_prompt) = (info.name.clone(), tokens.len() as u64);
             return Err(InferenceError::PromptTooLong { model, n_prompt, n_context: info.n_context });
         }
-        checked(tokens, info.n_vocab).map_err(|token| {
-            let last = info.n_vocab - 1;
-            InferenceError::InvalidRequest(format!("there is no token {token}; those of `{}` are 0 to {last}", info.name))
-        })
+        checked(tokens, info.n_vocab).map_err(|token| self.unknown(token))
+    }
+
+    fn unknown(&self, token: TokenId) -> InferenceError {
+        let info = &self.handle.model.info;
+        let last = info.n_vocab - 1;
+        InferenceError::InvalidRequest(format!("there is no token {token}; those of `{}` are 0 to {last}", info.name))
     }
 
     fn embeddable(&self, text: String) -> Result<Vec<Token>, InferenceError> {

@@ -16,6 +16,9 @@ const BLOCK: usize = 64;
 /// Logits compared at a time.
 const LANES: usize = 16;
 
+/// Some of a vocabulary's tokens, one bit each.
+pub(crate) struct TokenSet(Vec<u64>);
+
 /// Sampling state of one sequence.
 pub(crate) struct Sampler {
     temperature: f32,
@@ -26,7 +29,7 @@ pub(crate) struct Sampler {
     presence_penalty: f32,
     frequency_penalty: f32,
     bias: Vec<LogitBias>,
-    mask: Option<Mask>,
+    mask: Option<TokenSet>,
     window: VecDeque<u32>,
     window_size: usize,
     /// How often each token stands in the window.
@@ -39,6 +42,34 @@ pub(crate) struct Sampler {
 pub(crate) struct Candidate {
     logit: f32,
     token: u32,
+}
+
+impl TokenSet {
+    /// # Errors
+    /// The first token that is not in the vocabulary.
+    pub(crate) fn new(mask: &Mask, n_vocab: u32) -> Result<Self, TokenId> {
+        let (tokens, listed) = match mask {
+            Mask::Only(tokens) => (tokens, true),
+            Mask::Without(tokens) => (tokens, false),
+        };
+        let mut bits = vec![if listed { 0 } else { u64::MAX }; n_vocab.div_ceil(u64::BITS) as usize];
+        for &token in tokens {
+            let word = bits.get_mut((token / u64::BITS) as usize).filter(|_| token < n_vocab).ok_or(token)?;
+            let bit = 1 << (token % u64::BITS);
+            *word = if listed { *word | bit } else { *word & !bit };
+        }
+        Ok(Self(bits))
+    }
+
+    fn leave_only(&self, logits: &mut [f32]) {
+        for (logits, word) in logits.chunks_mut(u64::BITS as usize).zip(&self.0).filter(|(_, word)| **word != u64::MAX) {
+            for (bit, logit) in logits.iter_mut().enumerate() {
+                if word >> bit & 1 == 0 {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
 }
 
 impl Sampler {
@@ -68,7 +99,7 @@ impl Sampler {
     }
 
     /// With only some of the tokens to choose from.
-    pub(crate) fn masked(mut self, mask: Option<Mask>) -> Self {
+    pub(crate) fn masked(mut self, mask: Option<TokenSet>) -> Self {
         self.mask = mask;
         self
     }
@@ -87,23 +118,8 @@ impl Sampler {
                 *logit -= self.presence_penalty + self.frequency_penalty * count as f32;
             }
         }
-        match &self.mask {
-            Some(Mask::Only(tokens)) => {
-                let kept: Vec<(usize, f32)> =
-                    tokens.iter().filter_map(|t| Some((*t as usize, *logits.get(*t as usize)?))).collect();
-                logits.fill(f32::NEG_INFINITY);
-                for (token, logit) in kept {
-                    logits[token] = logit;
-                }
-            }
-            Some(Mask::Without(tokens)) => {
-                for token in tokens {
-                    if let Some(logit) = logits.get_mut(*token as usize) {
-                        *logit = f32::NEG_INFINITY;
-                    }
-                }
-            }
-            None => {}
+        if let Some(mask) = &self.mask {
+            mask.leave_only(logits);
         }
     }
 
@@ -282,14 +298,15 @@ mod tests {
     #[test]
     fn a_mask_leaves_only_what_it_says() {
         let masked = |mask| {
-            let mut logits = [1.0f32, 2.0, 3.0];
-            Sampler::new(&sampling(0.0), 0, &[]).masked(Some(mask)).adjust(&mut logits);
-            logits
+            let mut logits = [1.0f32; 130];
+            let set = TokenSet::new(&mask, 130).unwrap();
+            Sampler::new(&sampling(0.0), 0, &[]).masked(Some(set)).adjust(&mut logits);
+            (0..130u32).filter(|token| logits[*token as usize] == 1.0).collect::<Vec<_>>()
         };
-        let none = f32::NEG_INFINITY;
-        assert_eq!(masked(Mask::Only(vec![1, 0, 9])), [1.0, 2.0, none]);
-        assert_eq!(masked(Mask::Without(vec![2, 9])), [1.0, 2.0, none]);
-        assert_eq!(masked(Mask::Only(Vec::new())), [none; 3]);
+        assert_eq!(masked(Mask::Only(vec![129, 0, 64, 64])), [0, 64, 129]);
+        assert_eq!(masked(Mask::Without(vec![63, 129])), (0..129).filter(|token| *token != 63).collect::<Vec<_>>());
+        assert!(masked(Mask::Only(Vec::new())).is_empty());
+        assert_eq!(TokenSet::new(&Mask::Without(vec![5, 130]), 130).err(), Some(130));
     }
 
     #[test]

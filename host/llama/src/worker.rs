@@ -247,9 +247,7 @@ impl Worker {
         }
         let begun = Instant::now();
         let done = self.streams.context.decode(&mut self.batch);
-        let took = begun.elapsed();
-        self.pace.learn(self.batch.len(), took);
-        self.prefill_seconds.record(took);
+        self.prefill_seconds.record(begun.elapsed());
         self.board.n_prompt_tokens.fetch_add(self.batch.len() as u64, Relaxed);
         match &done {
             Ok(()) => {
@@ -265,6 +263,8 @@ impl Worker {
             Err(_) => self.outputs = self.batch.sequences().map(|id| (id, 0)).collect(),
         }
         self.sample(done);
+        // with what is done with the logits, of which a measurement has many
+        self.pace.learn(self.batch.len(), begun.elapsed());
         true
     }
 

@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, fmt, fs, num::NonZero, thread};
 
-use llambo_catalog::{Builtin, CatalogError, ModelFile};
+use llambo_catalog::{Builtin, CatalogError, GgufHeader, ModelFile};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
 use llambo_inference::{ModelName, TenantName, TypeName};
 use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
 use llambo_llama::Device;
 
+/// Sequences that a draft model guesses for at most.
+const DRAFTED_SEQUENCES: u64 = 8;
 /// What llama.cpp takes on a GPU beside weights and KV cache: buffers for one batch, and the driver's own.
 const GPU_WORKING_BYTES: u64 = 512 << 20;
 
@@ -115,10 +117,14 @@ impl PlannedModel {
         let f16 = header.kv_bytes_per_token() * u64::from(n_context) * u64::from(model.sequences);
         // q8_0 keeps 32 values in 34 bytes
         let kv_bytes = if model.kv_type == KvType::Q8_0 { f16 / 64 * 34 } else { f16 };
-        let weight_bytes = header.tensor_bytes() + draft.as_ref().map_or(0, |draft| draft.header().tensor_bytes());
-        // one more than there are: the output layer counts as well
-        let n_layers = header.model_number("block_count").unwrap_or(0) + 1;
-        let gpu_bytes = (weight_bytes + kv_bytes) / n_layers * u64::from(model.gpu_layers).min(n_layers);
+        let (mut weight_bytes, mut kv_bytes) = (header.tensor_bytes(), kv_bytes);
+        let mut gpu_bytes = on_gpu(header, weight_bytes + kv_bytes, model.gpu_layers);
+        if let Some(header) = draft.as_ref().map(ModelFile::header) {
+            let kv = header.kv_bytes_per_token() * u64::from(n_context) * DRAFTED_SEQUENCES;
+            gpu_bytes += on_gpu(header, header.tensor_bytes() + kv, model.gpu_layers);
+            weight_bytes += header.tensor_bytes();
+            kv_bytes += kv;
+        }
         Ok(Self {
             name: model.name.clone(),
             gpu_bytes,
@@ -132,6 +138,13 @@ impl PlannedModel {
             draft,
         })
     }
+}
+
+/// Of so many bytes of weights and KV cache, those of the layers that go onto GPUs.
+fn on_gpu(header: &GgufHeader, n_bytes: u64, n_layers: u32) -> u64 {
+    // one more than there are: the output layer counts as well
+    let all = header.model_number("block_count").unwrap_or(0) + 1;
+    n_bytes / all * u64::from(n_layers).min(all)
 }
 
 fn opened(source: &ModelSource) -> Result<ModelFile, CatalogError> {
@@ -169,10 +182,14 @@ fn gpu_problems(models: &[PlannedModel], devices: &[Device]) -> (Vec<Problem>, V
         let may_use = |name: &str| model.gpu_devices.is_empty() || model.gpu_devices.iter().any(|n| n == name);
         let free: u64 = left.iter().filter(|(name, _)| may_use(name)).map(|(_, bytes)| bytes).sum();
         let needed = model.gpu_bytes + GPU_WORKING_BYTES;
-        if needed > free {
+        // a driver that does not say what it has is believed to have enough
+        let says = gpus.iter().filter(|gpu| may_use(&gpu.name)).all(|gpu| gpu.total_bytes > 0);
+        if needed > free && says {
             let what = format!("model `{}` needs about {} of GPU memory, and {} are free", model.name, Size(needed), Size(free));
-            problems
-                .push(Problem { what, remedy: "lower its `gpu-layers`, `sequences` or `context`, or set kv-type q8_0".into() });
+            let problem =
+                Problem { what, remedy: "lower its `gpu-layers`, `sequences` or `context`, or set kv-type q8_0".into() };
+            // what llama.cpp takes beside is a guess
+            if model.gpu_bytes > free { problems.push(problem) } else { warnings.push(problem) }
         }
         for (_, bytes) in left.iter_mut().filter(|(name, _)| may_use(name)) {
             let taken = u128::from(needed) * u128::from(*bytes) / u128::from(free.max(1));
@@ -291,8 +308,10 @@ mod tests {
         assert_eq!(problems(&[model(0, &[])], &[]), (vec![], 0));
         let (told, _) = problems(&[model(8 << 30, &["CUDA1"])], &gpus);
         assert_eq!(told, ["model `m` needs about 8.5 GiB of GPU memory, and 4.0 GiB are free"]);
+        assert_eq!(problems(&[model((4 << 30) - 1, &["CUDA1"])], &gpus), (vec![], 1));
+        assert_eq!(problems(&[model(1 << 40, &[])], &[gpu("Vulkan0", 0)]), (vec![], 0));
         // what the first takes, the second has not
-        assert_eq!(problems(&[model(9 << 30, &[]), model(3 << 30, &[])], &gpus).0.len(), 1);
+        assert_eq!(problems(&[model(9 << 30, &[]), model(4 << 30, &[])], &gpus).0.len(), 1);
         assert!(problems(&[model(1, &["CUDA7"])], &gpus).0[0].contains("`CUDA7`, which is not here"));
         assert_eq!(problems(&[model(1, &[])], &[]), (vec![], 1));
     }

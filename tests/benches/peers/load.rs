@@ -27,7 +27,7 @@ pub(crate) struct Answer {
     pub(crate) first: Instant,
     pub(crate) ended: Instant,
     pub(crate) n_tokens: u32,
-    /// When each of them came, where that was looked at.
+    /// When each of them came.
     pub(crate) times: Vec<Instant>,
 }
 
@@ -67,6 +67,13 @@ impl Run {
         assert!(to > from, "answers are so short that never all were decoded together");
         let n = self.answers.iter().flat_map(|answer| &answer.times).filter(|time| (from..to).contains(*time)).count();
         n as f64 / (to - from).as_secs_f64()
+    }
+
+    /// The longest time between two tokens of an answer, but for those of fewer than `least` tokens.
+    pub(crate) fn longest_gap(&self, least: u32) -> f64 {
+        let answers = self.answers.iter().filter(|answer| answer.n_tokens >= least);
+        let gaps = answers.flat_map(|answer| answer.times.windows(2).map(|two| (two[1] - two[0]).as_secs_f64()));
+        gaps.fold(0.0, f64::max)
     }
 
     pub(crate) fn first_token_p50(&self) -> f64 {

@@ -115,6 +115,13 @@ pub(crate) const ALL: &[Scenario] = &[
         run: best_of_8,
     },
     Scenario {
+        name: "stall-long-prompt",
+        about: "longest time between two tokens of 8 streams while a prompt as long as the context allows comes in; llama-server",
+        needs: SERVER,
+        unit: "s",
+        run: stall,
+    },
+    Scenario {
         name: "wake-256",
         about: "waking a parked conversation of 256 tokens; computing it again",
         needs: "nothing",
@@ -258,6 +265,24 @@ fn best_of_8(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
         |seed| run(&theirs, (0..8).map(|i| vec![ask(seed, i)]).collect()),
         |ours, theirs| theirs / ours,
     ))
+}
+
+fn stall(setting: &Setting, runtime: &Runtime) -> Option<Vec<Pair>> {
+    const STREAMED: u32 = 160;
+    let n_context = alone::file(&setting.model).header().context_length().min(4096);
+    let theirs = LlamaServer::start(setting.llama_server.as_ref()?, &setting.path, 9, n_context, setting.n_threads);
+    let theirs_target = Target::LlamaServer { address: theirs.address.clone() };
+    let host = Host::start(&alone::config(&setting.path, 9, n_context, setting.n_threads));
+    let ours = Target::Host(runtime.block_on(host.client()));
+    // words are two tokens at most
+    let n_words = (n_context / 2 - 64) as usize;
+    let clients = |seed: u64| {
+        let mut clients: Vec<Vec<Ask>> = (0u64..8).map(|i| vec![ask(words(seed << 8 | i, 16), STREAMED)]).collect();
+        clients.push(vec![Ask { think: Duration::from_millis(200), ..ask(words(seed << 8 | 9, n_words), 4) }]);
+        clients
+    };
+    let run = |target: &Target, seed| runtime.block_on(Run::of(target, clients(seed))).longest_gap(STREAMED);
+    Some(setting.pairs(|seed| run(&ours, seed), |seed| run(&theirs_target, seed), |ours, theirs| theirs / ours))
 }
 
 /// Times to the first token, less that of a conversation whose keys and values are still in their stream.

@@ -34,7 +34,7 @@ impl Target {
         let started = Instant::now();
         let mut times = Vec::new();
         let (first, n_tokens) = match self {
-            Self::Host(client) => host(client, ask).await,
+            Self::Host(client) => host(client, ask, &mut times).await,
             Self::Engine(engine) => read(engine.submit(request(ask, &engine.info().name)).unwrap(), &mut times).await,
             Self::Isolates(idle) => {
                 let isolate = idle.lock().unwrap().pop().unwrap();
@@ -42,7 +42,7 @@ impl Target {
                 idle.lock().unwrap().push(isolate);
                 told
             }
-            Self::LlamaServer { address } => llama_server(address, ask).await,
+            Self::LlamaServer { address } => llama_server(address, ask, &mut times).await,
         };
         Answer { started, first: first.unwrap_or_else(Instant::now), ended: Instant::now(), n_tokens, times }
     }
@@ -65,7 +65,7 @@ fn request(ask: &Ask, model: &ModelName) -> GenerateRequest {
     }
 }
 
-async fn host(client: &Client, ask: &Ask) -> (Option<Instant>, u32) {
+async fn host(client: &Client, ask: &Ask, times: &mut Vec<Instant>) -> (Option<Instant>, u32) {
     let wire = llambo_client::Ask::text(&ask.prompt).node_type(ask.node_type).options(|options| {
         options.max_tokens = Some(ask.max_tokens);
         options.temperature = Some(ask.temperature);
@@ -74,15 +74,15 @@ async fn host(client: &Client, ask: &Ask) -> (Option<Instant>, u32) {
         options.ignore_eos = true;
     });
     let mut events = client.generate(wire).await.unwrap();
-    let (mut first, mut n_tokens) = (None, 0);
+    let mut n_tokens = 0;
     while let Some(event) = events.next().await {
         match event.unwrap() {
-            Event::Piece(_) => drop(first.get_or_insert_with(Instant::now)),
+            Event::Piece(piece) => times.extend((0..piece.n_tokens).map(|_| Instant::now())),
             Event::Finished(finished) => n_tokens = finished.usage.unwrap_or_default().output_tokens,
             Event::Started(_) => {}
         }
     }
-    (first, n_tokens)
+    (times.first().copied(), n_tokens)
 }
 
 async fn read(mut events: AnswerStream, times: &mut Vec<Instant>) -> (Option<Instant>, u32) {
@@ -97,7 +97,7 @@ async fn read(mut events: AnswerStream, times: &mut Vec<Instant>) -> (Option<Ins
 }
 
 /// One streamed completion. Looks into the events only as far as it must, so that the client takes little from the server.
-async fn llama_server(address: &str, ask: &Ask) -> (Option<Instant>, u32) {
+async fn llama_server(address: &str, ask: &Ask, times: &mut Vec<Instant>) -> (Option<Instant>, u32) {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -114,10 +114,11 @@ async fn llama_server(address: &str, ask: &Ask) -> (Option<Instant>, u32) {
     let response = sender.send_request(request).await.unwrap();
     assert!(response.status().is_success(), "llama-server answered {}", response.status());
     let mut body = response.into_body();
-    let (mut first, mut last) = (None, Vec::new());
+    let mut last = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.unwrap().into_data() {
-            first.get_or_insert_with(Instant::now);
+            // nearly always one token
+            times.push(Instant::now());
             // the last event alone has the count; it may come in two frames
             if last.len() > 1 << 16 {
                 last.drain(..1 << 15);
@@ -129,5 +130,5 @@ async fn llama_server(address: &str, ask: &Ask) -> (Option<Instant>, u32) {
     let text = String::from_utf8_lossy(&last);
     let count = text.rfind("\"tokens_predicted\":").map(|at| &text[at + 19..]).unwrap_or_default();
     let digits: String = count.chars().take_while(char::is_ascii_digit).collect();
-    (first, digits.parse().expect("llama-server says how many tokens it predicted"))
+    (times.first().copied(), digits.parse().expect("llama-server says how many tokens it predicted"))
 }

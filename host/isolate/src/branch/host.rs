@@ -23,6 +23,11 @@ const MAX_CONTINUATIONS: usize = 64;
 /// Tokens that a distribution names at most.
 const MAX_TOP: u32 = 1024;
 const MAX_SNAPSHOTS: usize = 256;
+/// Messages of a conversation that is opened at once.
+const MAX_MESSAGES: usize = 4096;
+/// Bytes of host memory that putting a message into a template can take: for each byte of it, and for itself.
+const RENDER_FACTOR: usize = 4;
+const MESSAGE_BYTES: usize = 1024;
 /// Bytes of a snapshot's name.
 const MAX_NAME: usize = 256;
 
@@ -56,6 +61,14 @@ impl branches::HostBranch for GuestState {
     async fn open(&mut self, model: String, beginning: Beginning) -> Told<Resource<Branch>> {
         self.budget.charge_call()?;
         let model = (model != DEFAULT).then(|| ModelName::from(model));
+        let rendering_bytes = match &beginning {
+            Beginning::Chat(messages) if messages.len() > MAX_MESSAGES => {
+                let what = format!("a conversation of {} messages is too long; give at most {MAX_MESSAGES}", messages.len());
+                return Ok(Err(Error::TooLong(what)));
+            }
+            Beginning::Chat(messages) => messages.iter().map(|m| m.content.len() * RENDER_FACTOR + MESSAGE_BYTES).sum(),
+            Beginning::Text(_) | Beginning::Tokens(_) => 0,
+        };
         let read = move |engine: &dyn InferenceEngine| match beginning {
             Beginning::Text(text) => engine.tokens(&Prompt::Text(text)),
             Beginning::Chat(messages) => {
@@ -66,7 +79,10 @@ impl branches::HostBranch for GuestState {
             }
             Beginning::Tokens(tokens) => fitting(engine, tokens),
         };
-        match self.with_engine(model.clone(), read).await? {
+        self.budget.hold(rendering_bytes)?;
+        let read = self.with_engine(model.clone(), read).await;
+        self.budget.release(rendering_bytes);
+        match read? {
             Ok(tokens) => self.hold(Branch::new(model, tokens)).map(Ok),
             Err(error) => self.fail_branch(error),
         }
@@ -117,6 +133,7 @@ impl branches::HostBranch for GuestState {
 
     fn append_tokens(&mut self, this: Resource<Branch>, tokens: Vec<TokenId>) -> Told<()> {
         self.budget.charge_call()?;
+        self.call()?.last_error = None;
         self.stop_growing(&this)?;
         let branch = self.table.get(&this)?;
         let (model, n_before) = (branch.model.clone(), branch.tokens.len());
@@ -139,6 +156,8 @@ impl branches::HostBranch for GuestState {
             return Ok(Err(Error::Invalid(format!("a branch of {n} tokens cannot be cut to {length}"))));
         }
         tokens.truncate(length);
+        // what is not charged is not kept
+        tokens.shrink_to_fit();
         self.budget.release(token_bytes(n - length));
         Ok(Ok(()))
     }
@@ -182,7 +201,12 @@ impl branches::HostBranch for GuestState {
 
     async fn next(&mut self, this: Resource<Branch>) -> Told<Option<Piece>> {
         self.budget.charge_call()?;
-        let Some(session) = self.call()?.sessions.get_mut(&this.rep()) else { return Ok(Ok(None)) };
+        self.call()?.last_error = None;
+        let Some(session) = self.call()?.sessions.get_mut(&this.rep()) else {
+            // what went on ended with its request
+            self.table.get_mut(&this)?.growing = None;
+            return Ok(Ok(None));
+        };
         let output = match session.next().await {
             Ok(output) => output,
             Err(error) => {
@@ -203,6 +227,9 @@ impl branches::HostBranch for GuestState {
         growing.n_taken += logged.len();
         let logprobs = if growing.log.wants_logprobs() { logged.iter().map(|one| one.logprob).collect() } else { Vec::new() };
         let tokens: Vec<TokenId> = logged.iter().map(|one| one.token).collect();
+        if output.finished.is_some() {
+            self.table.get_mut(&this)?.growing = None;
+        }
         self.add(&this, &tokens)?;
         let finish = output.finished.map(|finished| match finished.reason {
             FinishReason::Stop => branches::FinishReason::Stop,
@@ -215,8 +242,7 @@ impl branches::HostBranch for GuestState {
         self.budget.charge_call()?;
         let branch = self.table.get(&this)?;
         let (model, tokens) = (branch.model.clone(), branch.tokens.clone());
-        let n_given = tokens.len();
-        let asked = self.measure(model, vec![tokens], n_given, top.min(MAX_TOP)).await?;
+        let asked = self.measure(model, tokens, vec![Vec::new()], top.min(MAX_TOP)).await?;
         Ok(asked.map(|mut measured| {
             let Distribution { top, entropy } = measured.pop().map(|one| one.next).unwrap_or_default();
             let top = top.into_iter().map(|(token, logprob)| Candidate { token, logprob }).collect();
@@ -236,23 +262,26 @@ impl branches::HostBranch for GuestState {
         let (model, tokens) = (branch.model.clone(), branch.tokens.clone());
         let n_given = tokens.len();
         let read = move |engine: &dyn InferenceEngine| -> std::result::Result<Vec<Vec<TokenId>>, InferenceError> {
-            let whole = |continuation: Continuation| {
+            let one = |continuation: Continuation| {
                 let more = match continuation {
                     Continuation::Text(text) => engine.tokens_within(&text)?,
                     Continuation::Tokens(tokens) => tokens,
                 };
-                fitting(engine, [&tokens[..], &more[..]].concat())
+                check_length(engine, n_given + more.len())?;
+                fitting(engine, more)
             };
-            continuations.into_iter().map(whole).collect()
+            continuations.into_iter().map(one).collect()
         };
-        let texts = match self.with_engine(model.clone(), read).await? {
-            Ok(texts) => texts,
+        let continuations = match self.with_engine(model.clone(), read).await? {
+            Ok(continuations) => continuations,
             Err(error) => return self.fail_branch(error),
         };
-        let continued: Vec<Vec<TokenId>> = texts.iter().map(|text| text[n_given..].to_vec()).collect();
-        let asked = self.measure(model, texts, n_given, 0).await?;
+        let held = token_bytes(continuations.iter().map(Vec::len).sum());
+        self.budget.hold(held)?;
+        let asked = self.measure(model, tokens, continuations.clone(), 0).await;
+        self.budget.release(held);
         let scored = |(tokens, measured): (Vec<TokenId>, Measured)| Scored { tokens, logprobs: measured.logprobs };
-        Ok(asked.map(|measured| continued.into_iter().zip(measured).map(scored).collect()))
+        Ok(asked?.map(|measured| continuations.into_iter().zip(measured).map(scored).collect()))
     }
 
     fn save(&mut self, this: Resource<Branch>, name: String) -> Told<()> {
@@ -306,27 +335,30 @@ impl GuestState {
         Ok(done.unwrap_or_else(|error| Err(InferenceError::Backend(error.to_string()))))
     }
 
-    /// Measures texts beside each other, as many at a time as a request may generate.
+    /// Measures a text with each of several continuations beside each other, as many at a time as the request may start.
     async fn measure(
         &mut self,
         model: Option<ModelName>,
-        texts: Vec<Vec<TokenId>>,
-        n_given: usize,
+        tokens: Vec<TokenId>,
+        continuations: Vec<Vec<TokenId>>,
         n_top: u32,
     ) -> Told<Vec<Measured>> {
+        self.call()?.last_error = None;
         let engine: Arc<dyn InferenceEngine> = match self.engine(model) {
             Ok(engine) => engine,
             Err(error) => return self.fail_branch(error),
         };
         let call = self.call()?;
         let (id, share, deadline) = (call.id.clone(), call.share.clone(), call.deadline);
-        let asked = texts.into_iter().map(|tokens| {
+        let window = MAX_SESSIONS.saturating_sub(call.sessions.len()).max(1);
+        // made, and started, when the window gets to it
+        let asked = continuations.into_iter().map(|more| {
             let (id, share) = (id.clone(), share.clone());
+            let (tokens, n_given) = ([&tokens[..], &more[..]].concat(), tokens.len());
             engine.measure(MeasureRequest { id, tokens, n_given, n_top: n_top as usize, share, deadline })
         });
-        // each is started only when it is polled for the first time, or a moment before: what is beyond the window waits here
         let measured: std::result::Result<Vec<Measured>, InferenceError> =
-            stream::iter(asked).buffered(MAX_SESSIONS).try_collect().await;
+            stream::iter(asked).buffered(window).try_collect().await;
         match measured {
             Ok(measured) => {
                 let call = self.call()?;
@@ -342,7 +374,9 @@ impl GuestState {
     /// Makes tokens part of a branch, and of what its guest is charged for.
     fn add(&mut self, this: &Resource<Branch>, tokens: &[TokenId]) -> Result<()> {
         self.budget.hold(token_bytes(tokens.len()))?;
-        self.table.get_mut(this)?.tokens.extend_from_slice(tokens);
+        let branch = self.table.get_mut(this)?;
+        branch.tokens.reserve_exact(tokens.len());
+        branch.tokens.extend_from_slice(tokens);
         Ok(())
     }
 

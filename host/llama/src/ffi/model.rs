@@ -27,7 +27,8 @@ impl Model {
     pub(crate) fn load(path: &Path, n_gpu_layers: i32, devices: &[String]) -> Result<Self, LlamaError> {
         initialize();
         device::check_processor()?;
-        let mut devices = device::named(devices)?;
+        // which they are matters to nobody when no layer goes there
+        let mut devices = device::named(if n_gpu_layers > 0 { devices } else { &[] })?;
         let fail = |problem: String| LlamaError::Load { path: path.into(), problem };
         let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| fail(e.to_string()))?;
         forget_errors();

@@ -8,7 +8,8 @@ use crate::{
 /// Where in a batch the logits of a sequence's next token will be: `(sequence id, place)`.
 pub(crate) type Outputs = Vec<(usize, usize)>;
 
-/// Logits that one sequence is given in one call: each are as many floats as the vocabulary has tokens.
+/// Logits that measurements are given in one call, all together: each are as many floats as the vocabulary has tokens, and llama.cpp never gives
+/// back what it took for them.
 const MOST_OUTPUTS: usize = 64;
 
 /// A stream that is given a token only so that there is no hole in the batch, and the tokens it keeps of itself.
@@ -48,16 +49,14 @@ pub(crate) fn prefill(slots: &mut Slots, turns: &Accounts, budget: usize, batch:
 
 fn take(slots: &mut Slots, id: usize, at_most: usize, batch: &mut Batch, outputs: &mut Outputs) {
     let Some(sequence) = slots[id].as_mut() else { return };
-    let mut n_outputs = 0;
     for _ in 0..sequence.n_to_prefill().min(at_most) {
-        if n_outputs == MOST_OUTPUTS {
+        if sequence.is_measured() && outputs.len() >= MOST_OUTPUTS {
             break;
         }
         let (token, position) = sequence.feed();
         let is_wanted = sequence.wants_logits(position);
         let place = batch.push(token, position, id, is_wanted);
         if is_wanted {
-            n_outputs += 1;
             outputs.push((id, place));
         }
     }

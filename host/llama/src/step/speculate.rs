@@ -44,6 +44,13 @@ impl Worth {
         measured.plain > 0.0 && measured.next()
     }
 
+    /// What was to be tried could not be yet: the step is not part of the try.
+    pub(crate) fn was_no_try(&mut self, n_sequences: usize) {
+        if let Some(measured) = self.by_sequences.get_mut(n_sequences).filter(|measured| measured.trying > 0) {
+            measured.trying += 1;
+        }
+    }
+
     /// A step of `n_sequences` gave `n_tokens` in that time.
     pub(crate) fn learn(&mut self, n_sequences: usize, is_guessed: bool, n_tokens: usize, took: Duration) {
         let Some(measured) = self.by_sequences.get_mut(n_sequences).filter(|_| n_tokens > 0) else { return };
