@@ -49,10 +49,16 @@ struct Stream {
 }
 
 /// A sequence to be guessed for.
-struct Guessed<'a> {
+struct Asked<'a> {
     id: usize,
     tenant: &'a TenantName,
     tokens: &'a [Token],
+}
+
+impl<'a> Asked<'a> {
+    fn of(id: usize, sequence: &'a Sequence) -> Self {
+        Self { id, tenant: &sequence.share.tenant, tokens: &sequence.tokens }
+    }
 }
 
 /// Guesses where it pays. Without a smaller model it never does.
@@ -93,9 +99,7 @@ impl Guesser {
         if most == 0 {
             return false;
         }
-        let guessed =
-            |(id, sequence): (usize, &'_ Sequence)| Guessed { id, tenant: &sequence.share.tenant, tokens: &sequence.tokens };
-        let sequences: Vec<Guessed<'_>> = ready().map(guessed).collect();
+        let sequences: Vec<Asked<'_>> = ready().map(|(id, sequence)| Asked::of(id, sequence)).collect();
         let guesses = match drafter.guess(&sequences, most) {
             Ok(Some(guesses)) => guesses,
             Ok(None) => {
@@ -109,7 +113,7 @@ impl Guesser {
                 return false;
             }
         };
-        let ids: Vec<usize> = sequences.into_iter().map(|guessed| guessed.id).collect();
+        let ids: Vec<usize> = sequences.into_iter().map(|asked| asked.id).collect();
         self.n_guessed = guesses.iter().map(Vec::len).sum();
         for (id, guesses) in ids.into_iter().zip(guesses) {
             if let Some(sequence) = &mut slots[id] {
@@ -180,12 +184,12 @@ impl Drafter {
     }
 
     /// Guesses how these sequences go on: the same number of tokens for each, `most` at most. None while there is more to be read of them than one call takes.
-    fn guess(&mut self, sequences: &[Guessed<'_>], most: usize) -> Result<Option<Vec<Vec<Token>>>, LlamaError> {
+    fn guess(&mut self, sequences: &[Asked<'_>], most: usize) -> Result<Option<Vec<Vec<Token>>>, LlamaError> {
         let places: Vec<usize> = self.places(sequences);
         let mut guesses = vec![Vec::new(); sequences.len()];
         let mut next: Vec<Token> = Vec::with_capacity(sequences.len());
-        for (&place, guessed) in places.iter().zip(sequences) {
-            match self.read(place, guessed.tokens)? {
+        for (&place, asked) in places.iter().zip(sequences) {
+            match self.read(place, asked.tokens)? {
                 Some(token) => next.push(token),
                 None => return Ok(None),
             }
@@ -202,19 +206,19 @@ impl Drafter {
     }
 
     /// A stream for each, the one it had if it has one still.
-    fn places(&mut self, sequences: &[Guessed<'_>]) -> Vec<usize> {
-        let owns = |stream: &Stream, guessed: &Guessed<'_>| {
-            stream.owner.as_ref().is_some_and(|(id, tenant)| *id == guessed.id && tenant == guessed.tenant)
+    fn places(&mut self, sequences: &[Asked<'_>]) -> Vec<usize> {
+        let owns = |stream: &Stream, asked: &Asked<'_>| {
+            stream.owner.as_ref().is_some_and(|(id, tenant)| *id == asked.id && tenant == asked.tenant)
         };
-        let is_wanted = |stream: &Stream| sequences.iter().any(|guessed| owns(stream, guessed));
+        let is_wanted = |stream: &Stream| sequences.iter().any(|asked| owns(stream, asked));
         let mut free: Vec<usize> = (0..self.streams.len()).filter(|&place| !is_wanted(&self.streams[place])).collect();
         let mut places = Vec::with_capacity(sequences.len());
-        for guessed in sequences {
-            let owned = self.streams.iter().position(|stream| owns(stream, guessed));
+        for asked in sequences {
+            let owned = self.streams.iter().position(|stream| owns(stream, asked));
             let place = owned.or_else(|| free.pop()).unwrap_or(0);
             if owned.is_none() {
                 self.context.forget(place);
-                self.streams[place] = Stream { owner: Some((guessed.id, guessed.tenant.clone())), tokens: Vec::new() };
+                self.streams[place] = Stream { owner: Some((asked.id, asked.tenant.clone())), tokens: Vec::new() };
             }
             places.push(place);
         }

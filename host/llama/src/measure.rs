@@ -83,7 +83,9 @@ fn softmax_parts(logits: &[f32]) -> (f32, f32) {
                 add(lane, *logit);
             }
         }
-        rest.iter().for_each(|logit| add(0, *logit));
+        for logit in rest {
+            add(0, *logit);
+        }
         total += f64::from(totals.iter().sum::<f32>());
         weighted += f64::from(weights.iter().sum::<f32>());
     }

@@ -9,7 +9,11 @@ use llambo_inference::{
 };
 use wasmtime::{Result, component::Resource};
 
-use super::{Branch, Growing, token_bytes};
+use super::{
+    Branch, Growing,
+    check::{check_length, fitting, message},
+    token_bytes,
+};
 use crate::{
     bindings::llambo::engine::branches::{self, Beginning, Candidate, Continuation, Error, Piece, Scored},
     nn::{MAX_SESSIONS, Options, Session},
@@ -385,30 +389,4 @@ impl GuestState {
         self.table.get_mut(this)?.growing = None;
         Ok(())
     }
-}
-
-fn message(message: branches::Message) -> std::result::Result<Message, InferenceError> {
-    let branches::Message { role, content } = message;
-    match Role::parse(&role) {
-        Some(role) => Ok(Message { role, content }),
-        None => Err(InferenceError::InvalidRequest(format!("there is no role `{role}`; use system, user or assistant"))),
-    }
-}
-
-/// Tokens of a guest's own, when they are of the model's vocabulary and fit.
-fn fitting(engine: &dyn InferenceEngine, tokens: Vec<TokenId>) -> std::result::Result<Vec<TokenId>, InferenceError> {
-    check_length(engine, tokens.len())?;
-    let n_vocab = engine.info().n_vocab;
-    match tokens.iter().find(|token| **token >= n_vocab) {
-        Some(token) => Err(InferenceError::InvalidRequest(format!("there is no token {token}; the vocabulary has {n_vocab}"))),
-        None => Ok(tokens),
-    }
-}
-
-fn check_length(engine: &dyn InferenceEngine, n: usize) -> std::result::Result<(), InferenceError> {
-    let info = engine.info();
-    if n <= info.n_context as usize {
-        return Ok(());
-    }
-    Err(InferenceError::PromptTooLong { model: info.name.clone(), n_prompt: n as u64, n_context: info.n_context })
 }

@@ -3,6 +3,7 @@
 //! A branch is a list of tokens that belongs to its handle. What is being generated from it belongs to the request, as with `nn`, and
 //! ends with it. What these calls promise is written down in `wit/deps/llambo-engine/engine.wit`.
 
+mod check;
 mod host;
 
 use llambo_inference::{InferenceError, ModelName, TokenId, TokenLog};
