@@ -5,6 +5,7 @@
 //! client does (reading slowly, going away) makes the thread wait.
 
 mod chat;
+mod choose;
 mod constraint;
 mod draft;
 mod embed;

@@ -20,6 +20,7 @@ use rayon::{
 use tokio::sync::oneshot;
 
 use crate::{
+    choose::Choosing,
     draft::Guesser,
     embed::Embedder,
     engine::Board,
@@ -46,17 +47,6 @@ const CHOOSE_TOGETHER: usize = 8;
 pub(crate) enum Command {
     Generate(Box<Sequence>),
     Embed { tokens: Vec<Token>, reply: oneshot::Sender<Result<Embedding, InferenceError>> },
-}
-
-/// A sequence at the choice of its next token.
-struct Choosing<'a> {
-    id: usize,
-    sequence: Box<Sequence>,
-    logits: Option<&'a mut [f32]>,
-    /// Further rows, of a measurement or of guesses.
-    more: Vec<Option<&'a mut [f32]>>,
-    /// Tokens that were chosen, or measured; the last one may be the end of the text.
-    taken: Result<usize, InferenceError>,
 }
 
 /// What helps the thread, each at its own task.
@@ -249,23 +239,29 @@ impl Worker {
         let done = self.streams.context.decode(&mut self.batch);
         self.prefill_seconds.record(begun.elapsed());
         self.board.n_prompt_tokens.fetch_add(self.batch.len() as u64, Relaxed);
-        match &done {
-            Ok(()) => {
-                let mut last = None;
-                for &(id, _) in &self.outputs {
-                    // a measurement has many
-                    if last.replace(id) != Some(id) {
-                        self.slots[id].iter().for_each(|sequence| self.streams.computed(id, sequence));
-                    }
-                }
-            }
-            // prompts that were in it only in part are as lost as those that were whole
-            Err(_) => self.outputs = self.batch.sequences().map(|id| (id, 0)).collect(),
-        }
+        self.note_computed(&done);
         self.sample(done);
         // with what is done with the logits, of which a measurement has many
         self.pace.learn(self.batch.len(), begun.elapsed());
         true
+    }
+
+    /// A call was made: others may start from the prompts that are whole now. A failed call ends all that were in it, prompts that were in it only in
+    /// part too.
+    fn note_computed(&mut self, done: &Result<(), LlamaError>) {
+        if done.is_err() {
+            self.outputs = self.batch.sequences().map(|id| (id, 0)).collect();
+            return;
+        }
+        let mut last = None;
+        for &(id, _) in &self.outputs {
+            // a measurement has many
+            if let Some(sequence) = self.slots[id].as_ref().filter(|s| s.n_generated == 0)
+                && last.replace(id) != Some(id)
+            {
+                self.streams.computed(id, sequence);
+            }
+        }
     }
 
     /// One call with the next token of every sequence that is ready, and with what may come behind it. Returns whether there were any.
@@ -280,8 +276,16 @@ impl Worker {
         }
         let called = Instant::now();
         let done = self.streams.context.decode(&mut self.batch);
-        self.decode_seconds.record(called.elapsed());
+        let took = called.elapsed();
+        self.decode_seconds.record(took);
+        if !is_guessed {
+            self.pace.learn_decode(took);
+        }
         self.batch_sequences.record(n_ready as f64);
+        let n_decoded = self.outputs.iter().filter(|(id, _)| self.slots[*id].as_ref().is_some_and(|s| s.n_generated > 0)).count();
+        let n_read = self.batch.len() - self.fillers.len() - n_decoded;
+        self.board.n_prompt_tokens.fetch_add(n_read as u64, Relaxed);
+        self.note_computed(&done);
         for filler in self.fillers.drain(..) {
             self.streams.truncate(filler.id, filler.n_kept);
         }
@@ -310,33 +314,14 @@ impl Worker {
             }
         }
         let model = self.model.as_ref();
-        let choose = |candidates: &mut Vec<Candidate>, one: &mut Choosing<'_>| {
-            let rows = std::iter::once(one.logits.take()).chain(one.more.drain(..));
-            for (n, row) in rows.enumerate() {
-                let chosen = match (&failed, row) {
-                    (Some(error), _) => Err(error.clone()),
-                    (None, None) => Err(LlamaError::BadBatch("an output is missing").into()),
-                    (None, Some(logits)) => {
-                        one.sequence.take_logits(logits, candidates, model, now).map_err(InferenceError::from)
-                    }
-                };
-                one.taken = chosen.map(|()| n + 1);
-                // behind a wrong guess nothing is the sequence's own
-                if one.taken.is_err() || !(one.sequence.is_measured() || one.sequence.guessed_right(n)) {
-                    break;
-                }
-            }
-        };
+        let choose =
+            |candidates: &mut Vec<Candidate>, one: &mut Choosing<'_>| one.choose(failed.as_ref(), candidates, model, now);
         match &self.choosers {
             Some(choosers) if choosing.len() >= CHOOSE_TOGETHER => choosers.install(|| {
                 let all = choosing.par_iter_mut().with_min_len(CHOOSE_TOGETHER / 2);
                 all.for_each_init(Vec::new, choose);
             }),
-            _ => {
-                for one in &mut choosing {
-                    choose(&mut self.candidates, one);
-                }
-            }
+            _ => choosing.iter_mut().for_each(|one| choose(&mut self.candidates, one)),
         }
         let chosen: Vec<_> = choosing.into_iter().map(|one| (one.id, one.sequence, one.taken)).collect();
         for (id, mut sequence, taken) in chosen {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use llambo_inference::{
-    Distribution, ExtendRequest, FinishReason, InferenceEngine, InferenceError, Mask, MeasureRequest, Measured, Message,
-    ModelName, Prompt, Role, TokenId, TokenLog, Usage,
+    Distribution, ExtendRequest, FinishReason, InferenceEngine, InferenceError, Mask, MeasureRequest, Measured, ModelName,
+    Prompt, TokenId, TokenLog, Usage,
 };
 use wasmtime::{Result, component::Resource};
 

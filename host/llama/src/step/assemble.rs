@@ -2,6 +2,7 @@
 
 use crate::{
     ffi::Batch,
+    sequence::Sequence,
     step::{fair::Accounts, slots::Slots},
 };
 
@@ -29,7 +30,7 @@ pub(crate) fn prefill(slots: &mut Slots, turns: &Accounts, budget: usize, batch:
     let mut order: Vec<usize> = (0..slots.len()).filter(|&id| unfed(slots, id) > 0).collect();
     let turn = order.iter().copied().filter_map(|id| Some((turns.turn(&slots[id].as_ref()?.share), id)));
     let Some((_, first)) = turn.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))) else { return };
-    take(slots, first, budget.div_ceil(2), batch, outputs);
+    take(&mut slots[first], first, budget.div_ceil(2), batch, outputs);
     order.sort_by_key(|&id| (unfed(slots, id), id));
     for id in order {
         let left = budget - batch.len();
@@ -37,18 +38,18 @@ pub(crate) fn prefill(slots: &mut Slots, turns: &Accounts, budget: usize, batch:
             break;
         }
         if id != first {
-            take(slots, id, left, batch, outputs);
+            take(&mut slots[id], id, left, batch, outputs);
         }
     }
     // what nobody else needed
     let left = budget - batch.len();
     if left > 0 && unfed(slots, first) > 0 {
-        take(slots, first, left, batch, outputs);
+        take(&mut slots[first], first, left, batch, outputs);
     }
 }
 
-fn take(slots: &mut Slots, id: usize, at_most: usize, batch: &mut Batch, outputs: &mut Outputs) {
-    let Some(sequence) = slots[id].as_mut() else { return };
+fn take(slot: &mut Option<Box<Sequence>>, id: usize, at_most: usize, batch: &mut Batch, outputs: &mut Outputs) {
+    let Some(sequence) = slot else { return };
     for _ in 0..sequence.n_to_prefill().min(at_most) {
         if sequence.is_measured() && outputs.len() >= MOST_OUTPUTS {
             break;
@@ -62,9 +63,9 @@ fn take(slots: &mut Slots, id: usize, at_most: usize, batch: &mut Batch, outputs
     }
 }
 
-/// Fills `batch` with the next token of every sequence that has one, and free ids between them with a token that is forgotten
-/// afterwards: llama.cpp computes only runs of consecutive ids as one batch. `free` says what a free stream keeps; `None` that it has
-/// no room for one more.
+/// Fills `batch` with the next token of every sequence that has one. llama.cpp computes only runs of consecutive ids as one batch, so the holes
+/// between them are filled: with a token of the prompt of whoever is not that far yet, and in free streams with a token that is forgotten
+/// afterwards. `free` says what a free stream keeps; `None` that it has no room for one more.
 pub(crate) fn decode(
     slots: &mut Slots,
     free: impl Fn(usize) -> Option<usize>,
@@ -79,8 +80,10 @@ pub(crate) fn decode(
     let Some(highest) = (0..slots.len()).rev().find(|&id| is_ready(slots, id)) else { return };
     let n_ready = (0..=highest).filter(|&id| is_ready(slots, id)).count();
     let n_free = (0..=highest).filter(|&id| slots[id].is_none()).count();
+    // with guesses the others have more than one token each, and are computed apart anyway
+    let has_guesses = slots.iter().flatten().any(|sequence| sequence.has_guesses());
     // with more holes than work the holes cost more than they save
-    let fill = n_free <= n_ready;
+    let fill = n_free <= n_ready && !has_guesses;
     for (id, slot) in slots.iter_mut().enumerate().take(highest + 1) {
         match slot {
             Some(sequence) if sequence.can_decode() => {
@@ -90,7 +93,9 @@ pub(crate) fn decode(
                     outputs.push((id, batch.push(token, position, id, true)));
                 }
             }
-            None if fill && !outputs.is_empty() => {
+            // from the first on, as free streams: what comes before it is no hole
+            Some(_) if fill && !batch.is_empty() => take(slot, id, 1, batch, outputs),
+            None if fill && !batch.is_empty() => {
                 if let Some(n_kept) = free(id) {
                     batch.push(0, n_kept, id, false);
                     fillers.push(Filler { id, n_kept });
