@@ -76,6 +76,13 @@ impl Plan {
             }
         }
         let devices = llambo_llama::devices();
+        if devices.is_empty() {
+            let folder = llambo_llama::modules_folder().unwrap_or_default();
+            problems.push(Problem {
+                what: format!("no module of llama.cpp in `{}` runs on this processor", folder.display()),
+                remedy: "name the folder that has them by LLAMBO_MODULES, or unpack the package again".into(),
+            });
+        }
         let (gpu_problems, gpu_warnings) = gpu_problems(&models, &devices);
         problems.extend(gpu_problems);
         warnings.extend(gpu_warnings);

@@ -89,10 +89,12 @@ pub fn system_info() -> String {
     unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().into_owned()
 }
 
-/// Which of llama.cpp's variants for processors is in use: `zen4`, for example, or `compiled in`.
+/// Which of llama.cpp's variants for processors is in use: `zen4`, for example, `compiled in`, or `none` when no module runs here.
 pub fn cpu_variant() -> String {
     initialize();
-    let Some(path) = VARIANT.get() else { return "compiled in".into() };
+    let Some(path) = VARIANT.get() else {
+        return if modules_folder().is_some() { "none".into() } else { "compiled in".into() };
+    };
     let name = std::path::Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
     name.trim_start_matches("lib").trim_start_matches("ggml-cpu").trim_start_matches('-').to_owned()
 }
