@@ -1,7 +1,12 @@
 //! CPU time of guests: measured as what their thread used while they were polled, so that a busy machine is not held
 //! against them.
+//!
+//! Asking the system for a thread's CPU time costs more than many a poll. A short poll was hardly interrupted: the clock tells its time well
+//! enough, and costs next to nothing. Of a longer one the thread's CPU time is read at its end, and compared with what was read some other
+//! time shortly before it began. Either way no guest is charged too little, nor more than [`STALE`] too much.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
     sync::{
@@ -20,12 +25,28 @@ use crate::limits::{Exhausted, Limits};
 /// CPU time that a request may use before its share is looked at: short requests are never held back.
 const BURST: Duration = Duration::from_millis(100);
 
+/// A poll that took less is taken at its length.
+const SHORT: Duration = Duration::from_micros(50);
+/// A reading of a thread's CPU time that is older is not used as the begin of a poll.
+const STALE: Duration = Duration::from_micros(200);
+
 /// CPU time of one request, read while it is being used.
-#[derive(Default)]
 pub(crate) struct CpuMeter {
+    began: Instant,
     used_ns: AtomicU64,
-    /// Thread CPU time at which the running poll began.
+    /// When the running poll began, since `began`.
     poll_began_ns: AtomicU64,
+}
+
+/// The CPU time of this thread at some time.
+#[derive(Clone, Copy)]
+struct Reading {
+    at: Instant,
+    cpu: Duration,
+}
+
+thread_local! {
+    static LAST: Cell<Option<Reading>> = const { Cell::new(None) };
 }
 
 /// A future whose polls are charged to a meter.
@@ -34,19 +55,45 @@ pub(crate) struct Metered<F> {
     meter: Arc<CpuMeter>,
 }
 
-fn thread_cpu_ns() -> u64 {
+fn thread_cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
-    seconds * 1_000_000_000 + nanos
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Takes note of the thread's CPU time where the last note is too old.
+fn begin(now: Instant) {
+    if LAST.get().is_none_or(|last| now.saturating_duration_since(last.at) > STALE) {
+        LAST.set(Some(Reading { at: now, cpu: thread_cpu() }));
+    }
+}
+
+/// The CPU time of a poll of this thread that began at `began`, up to now; and what was read to know it.
+fn since(began: Instant) -> (Duration, Option<Reading>) {
+    let now = Instant::now();
+    let took = now.saturating_duration_since(began);
+    if took < SHORT {
+        return (took, None);
+    }
+    let reading = Reading { at: now, cpu: thread_cpu() };
+    let used = LAST.get().map_or(took, |before| took.min(reading.cpu.saturating_sub(before.cpu)));
+    (used, Some(reading))
 }
 
 // === impl CpuMeter ===
 
 impl CpuMeter {
+    pub(crate) fn start() -> Self {
+        Self { began: Instant::now(), used_ns: AtomicU64::new(0), poll_began_ns: AtomicU64::new(0) }
+    }
+
     /// CPU time so far. To be called from within a metered poll.
     fn used(&self) -> Duration {
-        let running = thread_cpu_ns().saturating_sub(self.poll_began_ns.load(Ordering::Relaxed));
-        Duration::from_nanos(self.used_ns.load(Ordering::Relaxed) + running)
+        let poll_began = self.began + Duration::from_nanos(self.poll_began_ns.load(Ordering::Relaxed));
+        self.total() + since(poll_began).0
     }
 
     /// CPU time of all polls that are over.
@@ -55,12 +102,12 @@ impl CpuMeter {
     }
 
     /// What a guest that outlived its slice does next: ends, waits until its share allows it to go on, or lets others run.
-    pub(crate) fn next_slice(&self, limits: &Limits, began: Instant) -> Result<UpdateDeadline, Exhausted> {
+    pub(crate) fn next_slice(&self, limits: &Limits) -> Result<UpdateDeadline, Exhausted> {
         let used = self.used();
         if used >= limits.cpu_time {
             return Err(Exhausted::cpu(limits.cpu_time));
         }
-        let pause = pause(used, began.elapsed(), limits.cpu_share);
+        let pause = pause(used, self.began.elapsed(), limits.cpu_share);
         Ok(if pause.is_zero() {
             UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
         } else {
@@ -87,10 +134,16 @@ impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let began = thread_cpu_ns();
-        self.meter.poll_began_ns.store(began, Ordering::Relaxed);
+        let began = Instant::now();
+        begin(began);
+        self.meter.poll_began_ns.store(ns(began.saturating_duration_since(self.meter.began)), Ordering::Relaxed);
         let polled = self.inner.as_mut().poll(cx);
-        self.meter.used_ns.fetch_add(thread_cpu_ns().saturating_sub(began), Ordering::Relaxed);
+        let (used, reading) = since(began);
+        self.meter.used_ns.fetch_add(ns(used), Ordering::Relaxed);
+        if reading.is_some() {
+            // else the next poll would be charged for this one once more
+            LAST.set(reading);
+        }
         polled
     }
 }
@@ -108,19 +161,43 @@ mod tests {
         assert!((waits - 0.07).abs() < 1e-9, "{waits}");
     }
 
+    fn spin(cpu: Duration) {
+        let until = thread_cpu() + cpu;
+        while thread_cpu() < until {}
+    }
+
+    fn charged(work: impl Future<Output = ()>) -> Duration {
+        let meter = Arc::new(CpuMeter::start());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(Metered::new(work, Arc::clone(&meter)));
+        meter.total()
+    }
+
     #[test]
     fn only_polls_are_charged() {
-        let meter = Arc::new(CpuMeter::default());
-        let work = async {
-            let until = thread_cpu_ns() + 5_000_000;
-            while thread_cpu_ns() < until {}
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            Metered::new(work, Arc::clone(&meter)).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let ms = Duration::from_millis;
+        let used = charged(async {
+            spin(ms(5));
+            tokio::time::sleep(ms(20)).await;
         });
-        let used = Duration::from_nanos(meter.used_ns.load(Ordering::Relaxed));
-        assert!(used >= Duration::from_millis(5) && used < Duration::from_millis(20), "{used:?}");
+        assert!(used >= ms(5) && used < ms(20), "{used:?}");
+    }
+
+    #[test]
+    fn a_poll_that_was_kept_waiting_is_charged_what_it_used() {
+        let ms = Duration::from_millis;
+        let used = charged(async { std::thread::park_timeout(ms(50)) });
+        assert!(used < ms(25), "asleep for 50 ms, but charged {used:?}");
+    }
+
+    #[test]
+    fn many_short_polls_add_up() {
+        let used = charged(async {
+            for _ in 0..1000 {
+                spin(Duration::from_micros(10));
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(used >= Duration::from_millis(10), "{used:?}");
     }
 }

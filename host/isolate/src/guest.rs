@@ -50,7 +50,7 @@ impl Guest {
         let mut store = Store::new(&berth.engine, state);
         store.limiter(|state| &mut state.budget);
         store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
-        let meter = Arc::new(CpuMeter::default());
+        let meter = Arc::new(CpuMeter::start());
         slice(&mut store, Arc::clone(&meter), &node_type.limits);
         let _ticking = node_type.pools.ticker.running();
         let instance = Metered::new(template.pre.instantiate_async(&mut store), meter).await;
@@ -68,7 +68,7 @@ impl Guest {
     /// Answers one request; what it says goes to `sender`. A future that is dropped leaves a guest that must be dropped too.
     pub(crate) async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, sender: Sender) -> Ended {
         let _ticking = node_type.pools.ticker.running();
-        let meter = Arc::new(CpuMeter::default());
+        let meter = Arc::new(CpuMeter::start());
         slice(&mut self.store, Arc::clone(&meter), &node_type.limits);
         let asked = asked(&request);
         let deadline = request.deadline;
@@ -94,8 +94,8 @@ impl Guest {
                     types::FinishReason::Stop => FinishReason::Stop,
                     types::FinishReason::Length => FinishReason::Length,
                 };
-                let sent = call.sender.finish(node_type.limits.stall_timeout).await;
-                (sent.map(|()| Finished { reason, usage: call.usage }), true)
+                call.sender.finish().await;
+                (Ok(Finished { reason, usage: call.usage }), true)
             }
         };
         Ended { result, usable }
@@ -104,8 +104,8 @@ impl Guest {
 
 /// Lets a guest run for a slice at a time, charged to `meter`.
 fn slice(store: &mut Store<GuestState>, meter: Arc<CpuMeter>, limits: &Arc<Limits>) {
-    let (limits, began) = (Arc::clone(limits), std::time::Instant::now());
-    store.epoch_deadline_callback(move |_| Ok(meter.next_slice(&limits, began)?));
+    let limits = Arc::clone(limits);
+    store.epoch_deadline_callback(move |_| Ok(meter.next_slice(&limits)?));
     store.set_epoch_deadline(FIRST_SLICES);
 }
 

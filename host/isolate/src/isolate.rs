@@ -1,11 +1,12 @@
 //! An isolate as the rest of the host sees it: a [`Node`] that serves one request at a time.
 //!
-//! While it is idle it is a guest behind a lock: no task, no timer, no thread. While it serves, one task owns the guest and gives
-//! it back before the answer's end is told. A guest that ended badly, or whose client went away, is dropped; the next
-//! request finds a fresh one.
+//! While it is idle it is a guest behind a lock: no task, no timer, no thread. While it serves, the answer's stream owns the guest, runs it
+//! whenever it is polled, and gives it back before the answer's end is told: a guest has no task of its own, since waking one for every token
+//! costs more than the guest does. A guest that ended badly, or whose client went away, is dropped; the next request finds a fresh one.
 
 use std::{
-    pin::{Pin, pin},
+    panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -13,14 +14,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::Stream;
+use futures::{FutureExt, Stream, future::BoxFuture};
 use llambo_inference::{
     AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView, Share,
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinHandle,
-};
+use tokio::sync::mpsc;
 
 use crate::{
     NodeType,
@@ -35,8 +33,6 @@ pub struct Isolate {
     id: NodeId,
     node_type: Arc<NodeType>,
     slot: Mutex<Slot>,
-    /// Told each time a request leaves.
-    left: Notify,
     served: AtomicU64,
     replaced: AtomicU64,
     memory_bytes: AtomicU64,
@@ -48,8 +44,6 @@ struct Slot {
     guest: Option<Box<Guest>>,
     /// `None` once it is stopped.
     berth: Option<Arc<Berth>>,
-    /// The running answer was dropped: its task is on its way out, and soon done.
-    is_leaving: bool,
 }
 
 /// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
@@ -63,10 +57,11 @@ struct Occupied {
 
 /// The client's end of an answer.
 struct Events {
-    isolate: Arc<Isolate>,
+    /// The guest at work; `None` once it is done. Polled only when all it said was taken.
+    serving: Option<BoxFuture<'static, Event>>,
     pieces: mpsc::Receiver<Event>,
-    task: JoinHandle<()>,
-    ended: bool,
+    /// What is told last.
+    end: Option<Event>,
 }
 
 // === impl Isolate ===
@@ -74,14 +69,12 @@ struct Events {
 impl Isolate {
     pub(crate) fn new(id: NodeId, node_type: Arc<NodeType>, berth: Berth, guest: Guest) -> Arc<Self> {
         let memory_bytes = AtomicU64::new(guest.memory_bytes());
-        let slot =
-            Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)), is_leaving: false };
+        let slot = Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)) };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
             node_type,
             slot: Mutex::new(slot),
-            left: Notify::new(),
             served: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             memory_bytes,
@@ -92,17 +85,9 @@ impl Isolate {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the guest, or a fresh one. Waits for a task that is on its way out.
+    /// Takes the guest, or a fresh one.
     async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
-        let mut occupied = loop {
-            let mut left = pin!(self.left.notified());
-            // from here on a leave is not missed
-            left.as_mut().enable();
-            match self.take_guest()? {
-                Some(occupied) => break occupied,
-                None => left.await,
-            }
-        };
+        let mut occupied = self.take_guest()?;
         if occupied.guest.is_none() {
             match Guest::start(&self.node_type, &occupied.berth).await {
                 Ok(guest) => occupied.guest = Some(Box::new(guest)),
@@ -116,20 +101,18 @@ impl Isolate {
         Ok(occupied)
     }
 
-    /// `None` while the one before is on its way out.
-    fn take_guest(self: &Arc<Self>) -> Result<Option<Occupied>, InferenceError> {
+    fn take_guest(self: &Arc<Self>) -> Result<Occupied, InferenceError> {
         let mut slot = self.lock();
-        match (slot.state, slot.is_leaving) {
-            (NodeState::Ready, _) => {}
-            (NodeState::Busy, true) => return Ok(None),
-            (NodeState::Busy, false) => {
+        match slot.state {
+            NodeState::Ready => {}
+            NodeState::Busy => {
                 return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
             }
             _ => return Err(InferenceError::Stopped(self.id.to_string())),
         }
         let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
         slot.state = NodeState::Busy;
-        Ok(Some(Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, left: false }))
+        Ok(Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, left: false })
     }
 }
 
@@ -155,10 +138,10 @@ impl Node for Isolate {
             let isolate = Some(self.id.clone());
             request.share = Share { tenant: tenant.clone(), tenant_weight: *tenant_weight, isolate, weight: *weight };
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
-            let occupied = Arc::clone(&me).occupy().await?;
+            let occupied = me.occupy().await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let task = tokio::spawn(serve(occupied, request, sender));
-            Ok(Box::pin(Events { isolate: me, pieces, task, ended: false }) as AnswerStream)
+            let serving = Some(serve(occupied, request, sender).boxed());
+            Ok(Box::pin(Events { serving, pieces, end: None }) as AnswerStream)
         })
     }
 
@@ -174,11 +157,15 @@ impl Node for Isolate {
     }
 }
 
-/// One request, from the guest's first step to the telling of its end.
-async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::Sender<Event>) {
-    let Some(guest) = occupied.guest.as_mut() else { return };
+/// One request, from the guest's first step to its end, which is told last.
+async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::Sender<Event>) -> Event {
     let node_type = Arc::clone(&occupied.isolate.node_type);
-    let ended = guest.answer(&node_type, request, Sender::new(events.clone())).await;
+    let Some(guest) = occupied.guest.as_mut() else { return Err(InferenceError::Stopped(occupied.isolate.id.to_string())) };
+    let answer = AssertUnwindSafe(guest.answer(&node_type, request, Sender::new(events)));
+    // a panic would be the host's mistake: it should cost this guest and no other
+    let Ok(ended) = answer.catch_unwind().await else {
+        return Err(InferenceError::Backend("the host's code for the guest panicked; its log says where".into()));
+    };
     occupied.isolate.served.fetch_add(1, Ordering::Relaxed);
     if ended.usable {
         occupied.leave();
@@ -186,10 +173,7 @@ async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::S
         metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
         tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), "guest ended");
     }
-    // its place too, however long the client takes to be told
-    drop(occupied);
-    // nobody may be there to be told
-    let _ = events.send(ended.result.map(AnswerEvent::Finished)).await;
+    ended.result.map(AnswerEvent::Finished)
 }
 
 // === impl Occupied ===
@@ -204,7 +188,6 @@ impl Occupied {
         let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
         self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         let mut slot = self.isolate.lock();
-        slot.is_leaving = false;
         match slot.state {
             NodeState::Busy => {
                 slot.state = NodeState::Ready;
@@ -213,8 +196,6 @@ impl Occupied {
             NodeState::Draining => slot.state = NodeState::Stopped,
             _ => {}
         }
-        drop(slot);
-        self.isolate.left.notify_waiters();
     }
 }
 
@@ -233,26 +214,20 @@ impl Stream for Events {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        if self.ended {
-            return Poll::Ready(None);
+        if let Ok(piece) = self.pieces.try_recv() {
+            return Poll::Ready(Some(piece));
         }
-        let event = match self.pieces.poll_recv(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(event)) => event,
-            Poll::Ready(None) => Err(InferenceError::Backend("the isolate's task ended without a word".into())),
-        };
-        self.ended = !matches!(event, Ok(AnswerEvent::Piece { .. }));
-        Poll::Ready(Some(event))
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        if !self.ended && !self.task.is_finished() {
-            let mut slot = self.isolate.lock();
-            slot.is_leaving = slot.state == NodeState::Busy;
-            drop(slot);
-            self.task.abort();
+        if let Some(serving) = &mut self.serving
+            && let Poll::Ready(end) = serving.as_mut().poll(cx)
+        {
+            // its place too is free from here on, however long the client takes to be told
+            self.serving = None;
+            self.end = Some(end);
+        }
+        match self.pieces.try_recv() {
+            Ok(piece) => Poll::Ready(Some(piece)),
+            Err(_) if self.serving.is_some() => Poll::Pending,
+            Err(_) => Poll::Ready(self.end.take()),
         }
     }
 }

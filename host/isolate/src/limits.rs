@@ -24,8 +24,6 @@ pub struct Limits {
     pub host_calls_per_second: u32,
     /// Text sent for one request.
     pub output_bytes: u64,
-    /// How long a client may take nothing of its answer.
-    pub stall_timeout: Duration,
 }
 
 /// A limit was passed. Travels as a trap from where it was noticed to where the guest's end is told.
@@ -66,7 +64,6 @@ impl Default for Limits {
             cpu_time: Duration::from_secs(10),
             host_calls_per_second: 20_000,
             output_bytes: 8 << 20,
-            stall_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What a guest says, on its way to the client: whole UTF-8, counted, at the client's pace.
 
-use std::time::Duration;
-
 use llambo_inference::{AnswerEvent, InferenceError};
 use tokio::sync::mpsc;
 
@@ -34,10 +32,10 @@ impl Sender {
     /// Sends what is whole of `piece` and keeps the rest. False when nobody reads any more.
     ///
     /// # Errors
-    /// More than `limit` bytes in all, or a client that took nothing for as long as `patience`.
-    pub(crate) async fn send(&mut self, piece: &[u8], n_tokens: u32, limit: u64, patience: Duration) -> wasmtime::Result<bool> {
+    /// More than `limit` bytes in all.
+    pub(crate) async fn send(&mut self, piece: &[u8], n_tokens: u32, limit: u64) -> Result<bool, Exhausted> {
         if self.n_bytes.saturating_add(piece.len() as u64) > limit {
-            return Err(Exhausted::output(limit).into());
+            return Err(Exhausted::output(limit));
         }
         self.held.extend_from_slice(piece);
         self.held_tokens = self.held_tokens.saturating_add(n_tokens);
@@ -45,12 +43,12 @@ impl Sender {
         // what the client gets is what counts: a byte that is no text becomes three
         self.n_bytes = self.n_bytes.saturating_add(text.len() as u64);
         if self.n_bytes > limit {
-            return Err(Exhausted::output(limit).into());
+            return Err(Exhausted::output(limit));
         }
         let mut rest = text.as_str();
         loop {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
-            let is_read = self.forward(piece.to_owned(), patience).await?;
+            let is_read = self.forward(piece.to_owned()).await;
             if after.is_empty() || !is_read {
                 return Ok(is_read);
             }
@@ -59,20 +57,17 @@ impl Sender {
     }
 
     /// Sends what is left: a character that never became whole, and tokens without text.
-    pub(crate) async fn finish(&mut self, patience: Duration) -> Result<(), InferenceError> {
+    pub(crate) async fn finish(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned();
-        self.forward(text, patience).await.map(drop)
+        self.forward(text).await;
     }
 
-    async fn forward(&mut self, text: String, patience: Duration) -> Result<bool, InferenceError> {
+    async fn forward(&mut self, text: String) -> bool {
         if text.is_empty() {
-            return Ok(!self.events.is_closed());
+            return !self.events.is_closed();
         }
         let piece = AnswerEvent::Piece { text, n_tokens: std::mem::take(&mut self.held_tokens) };
-        match tokio::time::timeout(patience, self.events.send(Ok(piece))).await {
-            Ok(sent) => Ok(sent.is_ok()),
-            Err(_) => Err(InferenceError::stalled(patience)),
-        }
+        self.events.send(Ok(piece)).await.is_ok()
     }
 }
 
@@ -123,9 +118,8 @@ mod tests {
     async fn what_the_client_gets_is_what_counts() {
         let (events, _reader) = mpsc::channel(CHANNEL_PIECES);
         let mut sender = Sender::new(events);
-        let patience = Duration::from_secs(1);
-        assert!(sender.send(b"\xff\xff", 1, 6, patience).await.unwrap());
-        assert!(sender.send(b"x", 1, 6, patience).await.is_err(), "two bytes that are no text became six");
+        assert!(sender.send(b"\xff\xff", 1, 6).await.unwrap());
+        assert!(sender.send(b"x", 1, 6).await.is_err(), "two bytes that are no text became six");
     }
 
     #[test]

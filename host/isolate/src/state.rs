@@ -165,10 +165,9 @@ impl types::Host for GuestState {}
 impl output::Host for GuestState {
     async fn emit(&mut self, piece: Vec<u8>) -> Result<bool> {
         self.budget.charge_call()?;
-        let (limit, patience) = (self.budget.limits().output_bytes, self.budget.limits().stall_timeout);
+        let limit = self.budget.limits().output_bytes;
         let call = self.call()?;
         let n_tokens = std::mem::take(&mut call.unsent_tokens);
-        let sent = call.sender.send(&piece, n_tokens, limit, patience).await?;
-        Ok(sent)
+        Ok(call.sender.send(&piece, n_tokens, limit).await?)
     }
 }

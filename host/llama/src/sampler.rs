@@ -230,27 +230,35 @@ fn max(block: &[f32]) -> f32 {
 }
 
 /// Leaves the `k` largest logits in `out`, largest first; equal ones in order of their token.
+///
+/// The k-th largest of all blocks' maxima is below no more than k - 1 of them: whatever is smaller is not among the k largest, and one look at
+/// each logit is enough to know it.
 fn top_k(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
     let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
     out.clear();
+    // the blocks with their maxima, in the same buffer as what is found in them
+    out.extend(logits.chunks(BLOCK).zip(0..).map(|(block, n)| Candidate { logit: max(block), token: n }));
+    let n_blocks = out.len();
     let mut least = f32::NEG_INFINITY;
-    for (n, block) in logits.chunks(BLOCK).enumerate() {
-        if out.len() >= k && max(block) <= least {
-            continue;
-        }
-        for (i, &logit) in block.iter().enumerate() {
-            if (logit > least || out.len() < k) && !logit.is_nan() {
-                out.push(Candidate { logit, token: u32::try_from(n * BLOCK + i).unwrap_or(u32::MAX) });
-            }
-        }
-        if out.len() >= 4 * k.max(BLOCK) {
-            out.select_nth_unstable_by(k - 1, order);
-            out.truncate(k);
-            least = out[k - 1].logit;
+    if k < n_blocks {
+        out.select_nth_unstable_by(k - 1, order);
+        least = out[k - 1].logit;
+    }
+    for i in 0..n_blocks {
+        let Candidate { logit: largest, token: n } = out[i];
+        if largest >= least {
+            let start = n as usize * BLOCK;
+            let block = logits[start..].iter().take(BLOCK).zip(start..);
+            let found = block.filter(|(logit, _)| **logit >= least);
+            out.extend(found.map(|(&logit, at)| Candidate { logit, token: u32::try_from(at).unwrap_or(u32::MAX) }));
         }
     }
+    out.drain(..n_blocks);
+    if out.len() > k {
+        out.select_nth_unstable_by(k - 1, order);
+        out.truncate(k);
+    }
     out.sort_unstable_by(order);
-    out.truncate(k);
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl Plan {
                 problems.push(Problem { what, remedy: "give the path of a component that ends in .wasm".into() });
             }
         }
-        let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(config, t))).collect();
+        let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(t))).collect();
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
         let available_bytes = available_bytes();
@@ -225,7 +225,7 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
     TypeSettings {
         name: TypeName::from(&node_type.name),
         model: ModelName::from(&node_type.model),
-        limits: limits(config, node_type),
+        limits: limits(node_type),
         weight: node_type.weight,
         tenant: TenantName::from(&node_type.tenant),
         tenant_weight: config.tenant_weight(&node_type.tenant),
@@ -233,7 +233,7 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
     }
 }
 
-fn limits(config: &Config, node_type: &TypeConfig) -> Limits {
+fn limits(node_type: &TypeConfig) -> Limits {
     Limits {
         memory_bytes: node_type.memory_bytes,
         table_elements: node_type.table_elements,
@@ -242,7 +242,6 @@ fn limits(config: &Config, node_type: &TypeConfig) -> Limits {
         cpu_time: node_type.cpu_time,
         host_calls_per_second: node_type.host_calls_per_second,
         output_bytes: node_type.max_output_bytes,
-        stall_timeout: config.network.client_stall_timeout,
     }
 }
 

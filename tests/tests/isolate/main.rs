@@ -95,13 +95,18 @@ async fn a_dropped_answer_ends_the_generation_and_the_next_finds_a_fresh_guest()
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_loses_its_answer() {
+async fn a_guest_waits_for_its_reader_and_goes_on_where_it_was() {
     let (models, engine) = models();
-    let limits = Limits { stall_timeout: Duration::from_millis(50), ..Limits::default() };
-    let isolate = one(&models, "default-engine", limits).await;
-    let events = isolate.generate(ask("hello", 1_000_000)).await.unwrap();
-    eventually("the guest was ended", async || isolate.view().replaced == 1 && engine.load().n_running == 0).await;
-    assert_eq!(reason(read(events).await), "CLIENT_STALLED");
+    let isolate = one(&models, "default-engine", Limits::default()).await;
+    let mut events = isolate.generate(ask("hello", 4000)).await.unwrap();
+    assert!(events.next().await.unwrap().is_ok());
+    let (generated, served) = (engine.load().n_generated_tokens, isolate.view().served);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(engine.load().n_generated_tokens < 4000 && generated > 0, "a guest goes no further than its reader");
+    assert_eq!((served, isolate.view().state), (0, NodeState::Busy));
+    let (rest, finished) = read(events).await.unwrap();
+    assert!(rest.ends_with(" word4000") && finished.usage.output_tokens == 4000);
+    assert_eq!((isolate.view().replaced, isolate.view().state), (0, NodeState::Ready));
 }
 
 #[tokio::test]
