@@ -101,6 +101,10 @@ pub struct TypeConfig {
     pub model: String,
     /// What runs in it.
     pub module: ModuleSource,
+    /// Arguments of a command after its name; `{prompt}` stands for what it is asked.
+    pub args: Vec<String>,
+    /// Environment of a command.
+    pub env: Vec<(String, String)>,
     /// Share of requests under [`Strategy::WeightedRandom`], relative to others; above 0.
     pub weight: f64,
     /// Capability class for routing, 0 to 2; higher is stronger.
@@ -124,7 +128,7 @@ pub struct TypeConfig {
 pub enum ModuleSource {
     /// `builtin:default`, inside the program: passes the prompt to the model and its answer back.
     Default,
-    /// A `.wasm` component. Not looked at here.
+    /// A `.wasm` component, or a core module that is a command. Not looked at here.
     File(FilePath),
 }
 

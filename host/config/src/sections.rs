@@ -38,7 +38,7 @@ const MODEL: &[&str] = &[
 ];
 const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack", "tenant",
+    "table-elements", "stack", "tenant", "args", "env",
 ];
 const GPU: &[&str] = &["layers", "devices"];
 const TENANT: &[&str] = &["weight"];
@@ -105,9 +105,19 @@ struct Gpu {
 
 impl Gpu {
     fn read(map: &Map<'_>, layers: &'static str, devices: &'static str) -> Self {
-        let names = map.get(devices).and_then(|value| value.list()?.map(|name| name.text().map(str::to_owned)).collect());
-        Self { layers: map.whole(layers, 0..=10_000), devices: names }
+        Self { layers: map.whole(layers, 0..=10_000), devices: texts(map, devices) }
     }
+}
+
+/// A list of texts.
+fn texts(map: &Map<'_>, key: &'static str) -> Option<Vec<String>> {
+    map.get(key).and_then(|value| value.list()?.map(|text| text.text().map(str::to_owned)).collect())
+}
+
+/// What a command's environment consists of.
+fn environment(map: &Map<'_>) -> Vec<(String, String)> {
+    let Some(entries) = map.get("env").and_then(|value| value.named()) else { return Vec::new() };
+    entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.text()?.to_owned()))).collect()
 }
 
 fn models(root: &Map<'_>, gpu: &Gpu, folder: &Path) -> Models {
@@ -248,6 +258,8 @@ fn node_type(
         memory_bytes: map.size("memory", MB..=64 * GB).unwrap_or(128 * MB),
         model: model_reference(&map, models),
         module: module(&map, folder),
+        args: texts(&map, "args").unwrap_or_else(|| vec!["default".to_owned(), "{prompt}".to_owned()]),
+        env: environment(&map),
         weight: map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0),
         tenant: tenant(&map, tenants),
         tier: map.whole("tier", 0..=2).unwrap_or(0),
@@ -278,7 +290,7 @@ fn module(map: &Map<'_>, folder: &Path) -> ModuleSource {
             let found = builtin_or_file(&value, text, [("builtin:default", ModuleSource::Default)], folder)?;
             if found.is_err() && Path::new(text).extension().is_none_or(|extension| extension != "wasm") {
                 let advice = meant(text, ["builtin:default"], "write one of the two");
-                value.wrong("must be `builtin:default` or the path of a component that ends in `.wasm`", advice);
+                value.wrong("must be `builtin:default` or the path of a module that ends in `.wasm`", advice);
             }
             Some(found.unwrap_or_else(ModuleSource::File))
         })

@@ -8,29 +8,42 @@ use wasmtime::{Store, Trap};
 use crate::{
     NodeType,
     bindings::{
-        Engine as Instance,
+        Engine as Instance, EnginePre,
         llambo::guest::types::{self, Failure},
     },
+    command::Command,
     cpu::{CpuMeter, Metered},
     limits::{Exhausted, Limits},
+    module::Template,
     nn,
     node_type::Berth,
-    output::Sender,
+    output::Voice,
+    slab::{OnStack, Parked},
     state::{Call, GuestState},
 };
 
 /// A slice that a guest's first epoch may be cut short by is not counted.
-const FIRST_SLICES: u64 = 2;
+pub(crate) const FIRST_SLICES: u64 = 2;
 
 /// What a guest may hand over in one call, however much memory it may use: prompts are far below.
-const CALL_BYTES: usize = 64 << 20;
+pub(crate) const CALL_BYTES: usize = 64 << 20;
 /// What is told of a guest's own words about its failure: they travel in headers.
-const FAILURE_BYTES: usize = 1024;
+pub(crate) const FAILURE_BYTES: usize = 1024;
+
+/// What runs in an isolate.
+pub(crate) enum Guest {
+    /// An instance that answers one request after the other.
+    Component(Box<Component>),
+    /// A program that is started for each request.
+    Command { command: Command, engine: wasmtime::Engine },
+}
 
 /// An instance and its store.
-pub(crate) struct Guest {
+pub(crate) struct Component {
     store: Store<GuestState>,
     instance: Instance,
+    /// The store's stack, whose memory is given back while no call is on it.
+    parked: Option<Parked>,
 }
 
 /// How a guest's request ended.
@@ -43,37 +56,66 @@ pub(crate) struct Ended {
 // === impl Guest ===
 
 impl Guest {
-    /// Instantiates the module; what its start code does is charged like a request.
+    /// Instantiates a component; what its start code does is charged like a request.
     pub(crate) async fn start(node_type: &NodeType, berth: &Berth) -> Result<Self, InferenceError> {
-        let template = &berth.template;
-        let state = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), template.needs_wasi);
-        let mut store = Store::new(&berth.engine, state);
-        store.limiter(|state| &mut state.budget);
-        store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
-        let meter = Arc::new(CpuMeter::start());
-        slice(&mut store, Arc::clone(&meter), &node_type.limits);
-        let _ticking = node_type.pools.ticker.running();
-        let instance = Metered::new(template.pre.instantiate_async(&mut store), meter).await;
-        match instance {
-            Ok(instance) => Ok(Self { store, instance }),
-            Err(error) => Err(why(&error, &node_type.limits)),
+        match berth.template.as_ref() {
+            Template::Component { pre, needs_wasi } => {
+                Component::start(node_type, berth, pre, *needs_wasi).await.map(|component| Self::Component(Box::new(component)))
+            }
+            Template::Command(command) => Ok(Self::Command { command: command.clone(), engine: berth.engine.clone() }),
         }
     }
 
     /// Linear memory in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.store.data().budget.memory_bytes()
+        match self {
+            Self::Component(component) => component.store.data().budget.memory_bytes(),
+            Self::Command { .. } => 0,
+        }
     }
 
-    /// Answers one request; what it says goes to `sender`. A future that is dropped leaves a guest that must be dropped too.
-    pub(crate) async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, sender: Sender) -> Ended {
+    /// Answers one request; what it says goes to `voice`. A future that is dropped leaves a guest that must be dropped too.
+    pub(crate) async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
+        match self {
+            Self::Component(component) => component.answer(node_type, request, voice).await,
+            Self::Command { command, engine } => command.answer(engine, node_type, request, voice).await,
+        }
+    }
+}
+
+// === impl Component ===
+
+impl Component {
+    async fn start(
+        node_type: &NodeType,
+        berth: &Berth,
+        pre: &EnginePre<GuestState>,
+        needs_wasi: bool,
+    ) -> Result<Self, InferenceError> {
+        let state = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), needs_wasi);
+        let mut store = Store::new(&berth.engine, state);
+        store.limiter(|state| &mut state.budget);
+        store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
+        let meter = Arc::new(CpuMeter::start());
+        node_type.slice(&mut store, Arc::clone(&meter));
+        let _ticking = node_type.pools.ticker.running();
+        let mut parked = None;
+        let started = OnStack::new(pre.instantiate_async(&mut store), &mut parked);
+        match Metered::new(started, meter).await {
+            Ok(instance) => Ok(Self { store, instance, parked }),
+            Err(error) => Err(why(&error, &node_type.limits)),
+        }
+    }
+
+    async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
         let _ticking = node_type.pools.ticker.running();
         let meter = Arc::new(CpuMeter::start());
-        slice(&mut self.store, Arc::clone(&meter), &node_type.limits);
+        node_type.slice(&mut self.store, Arc::clone(&meter));
         let asked = asked(&request);
         let deadline = request.deadline;
-        self.store.data_mut().call = Some(Box::new(Call::new(request, sender)));
-        let call = Metered::new(self.instance.call_handle(&mut self.store, &asked), Arc::clone(&meter));
+        self.store.data_mut().call = Some(Box::new(Call::new(request, voice)));
+        let call = OnStack::new(self.instance.call_handle(&mut self.store, &asked), &mut self.parked);
+        let call = Metered::new(call, Arc::clone(&meter));
         let returned = match deadline {
             None => Some(call.await),
             Some(deadline) => tokio::time::timeout_at(deadline.into(), call).await.ok(),
@@ -94,19 +136,12 @@ impl Guest {
                     types::FinishReason::Stop => FinishReason::Stop,
                     types::FinishReason::Length => FinishReason::Length,
                 };
-                call.sender.finish().await;
+                call.voice.finish().await;
                 (Ok(Finished { reason, usage: call.usage }), true)
             }
         };
         Ended { result, usable }
     }
-}
-
-/// Lets a guest run for a slice at a time, charged to `meter`.
-fn slice(store: &mut Store<GuestState>, meter: Arc<CpuMeter>, limits: &Arc<Limits>) {
-    let limits = Arc::clone(limits);
-    store.epoch_deadline_callback(move |_| Ok(meter.next_slice(&limits)?));
-    store.set_epoch_deadline(FIRST_SLICES);
 }
 
 /// The request as the guest sees it.
@@ -140,7 +175,7 @@ fn told(failure: Failure, cause: Option<InferenceError>) -> InferenceError {
 }
 
 /// What a trap means.
-fn why(trap: &wasmtime::Error, limits: &Limits) -> InferenceError {
+pub(crate) fn why(trap: &wasmtime::Error, limits: &Limits) -> InferenceError {
     let guest = |Exhausted { reason, detail }| InferenceError::Guest { reason, detail };
     if let Some(exhausted) = trap.downcast_ref::<Exhausted>() {
         guest(exhausted.clone())

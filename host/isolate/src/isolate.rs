@@ -24,7 +24,7 @@ use crate::{
     NodeType,
     guest::Guest,
     node_type::{Berth, TypeSettings},
-    output::{CHANNEL_PIECES, Event, Sender},
+    output::{CHANNEL_PIECES, Event, Voice},
 };
 
 /// One sandboxed guest and its place.
@@ -161,7 +161,7 @@ impl Node for Isolate {
 async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::Sender<Event>) -> Event {
     let node_type = Arc::clone(&occupied.isolate.node_type);
     let Some(guest) = occupied.guest.as_mut() else { return Err(InferenceError::Stopped(occupied.isolate.id.to_string())) };
-    let answer = AssertUnwindSafe(guest.answer(&node_type, request, Sender::new(events)));
+    let answer = AssertUnwindSafe(guest.answer(&node_type, request, Voice::new(events, node_type.limits.output_bytes)));
     // a panic would be the host's mistake: it should cost this guest and no other
     let Ok(ended) = answer.catch_unwind().await else {
         return Err(InferenceError::Backend("the host's code for the guest panicked; its log says where".into()));

@@ -3,13 +3,15 @@
 //! The way in is [`Sandbox`]: it makes a [`NodeType`] of a [`Module`] and [`Limits`], and the type spawns [`Isolate`]s, which are
 //! [`llambo_inference::Node`]s. Guests see models as [`llambo_inference::Models`]; this crate knows no llama.cpp.
 //!
-//! `pool` is the room isolates live in, `module` what runs in them, `guest` one running instance, `state`, `nn` and `branch` what a
+//! `pool` is the room isolates live in, `slab` how it is laid out where the system can, `module` what runs in them, `guest` one running instance, `state`, `nn` and `branch` what a
 //! guest can call, `limits`, `cpu` and `ticker` what ends it.
 
 mod bindings;
 #[expect(unreachable_pub, reason = "the generated bindings re-export the resource type")]
 mod branch;
+mod command;
 mod cpu;
+mod ephemeral;
 mod error;
 mod guest;
 mod isolate;
@@ -21,6 +23,7 @@ mod node_type;
 mod output;
 mod pool;
 mod preflight;
+mod slab;
 mod state;
 mod ticker;
 
@@ -30,6 +33,7 @@ pub use self::{
     limits::Limits,
     module::Module,
     node_type::{NodeType, Sandbox, Spawned, TypeSettings},
+    pool::Layout,
     preflight::{Need, Shortage, preflight},
 };
 

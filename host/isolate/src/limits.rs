@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmtime::ResourceLimiter;
+use wasmtime::{ResourceLimiter, ResourcesRequired};
+
+use crate::pool::{CORE_INSTANCES_PER_ISOLATE, MEMORIES_PER_ISOLATE, TABLES_PER_ISOLATE};
 
 /// What one isolate may use.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +70,30 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Whether a module may begin with what it begins with.
+    ///
+    /// # Errors
+    /// What is too much, with both numbers.
+    pub(crate) fn admit(&self, needs: &ResourcesRequired) -> Result<(), String> {
+        let memory = needs.max_initial_memory_size.unwrap_or(0);
+        let elements = needs.max_initial_table_size.unwrap_or(0);
+        if needs.num_memories > MEMORIES_PER_ISOLATE {
+            return Err(format!("it has {} memories, and {MEMORIES_PER_ISOLATE} is allowed", needs.num_memories));
+        }
+        if needs.num_tables > TABLES_PER_ISOLATE {
+            return Err(format!("it has {} tables, and {TABLES_PER_ISOLATE} are allowed", needs.num_tables));
+        }
+        if memory > self.memory_bytes {
+            return Err(format!("it begins with {memory} bytes of memory, and its limit is {}", self.memory_bytes));
+        }
+        if elements > u64::from(self.table_elements) {
+            return Err(format!("it begins with a table of {elements} elements, and its limit is {}", self.table_elements));
+        }
+        Ok(())
+    }
+}
+
 // === impl Exhausted ===
 
 impl Exhausted {
@@ -91,10 +117,6 @@ impl Budget {
     pub(crate) fn new(limits: Arc<Limits>) -> Self {
         let calls = TokenBucket { left: f64::from(limits.host_calls_per_second), filled: Instant::now() };
         Self { limits, memory_bytes: 0, held_bytes: 0, table_elements: 0, calls }
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
     }
 
     /// Linear memory now.
@@ -158,6 +180,18 @@ impl ResourceLimiter for Budget {
         }
         self.table_elements = grown;
         Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_PER_ISOLATE as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_PER_ISOLATE as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_PER_ISOLATE as usize
     }
 }
 

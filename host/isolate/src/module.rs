@@ -10,6 +10,8 @@ use wasmtime::{
 use crate::{
     SandboxError,
     bindings::{self, EnginePre},
+    command::Command,
+    limits::Limits,
     state::GuestState,
 };
 
@@ -24,9 +26,11 @@ pub struct Module {
 }
 
 /// A module compiled for one pool, with its imports resolved.
-pub(crate) struct Template {
-    pub(crate) pre: EnginePre<GuestState>,
-    pub(crate) needs_wasi: bool,
+pub(crate) enum Template {
+    /// Of the world `llambo:guest/engine`.
+    Component { pre: EnginePre<GuestState>, needs_wasi: bool },
+    /// A core module that knows nothing of llambo.
+    Command(Command),
 }
 
 // === impl Module ===
@@ -61,23 +65,29 @@ impl Module {
         SandboxError::Module { name: self.name.to_string(), detail }
     }
 
-    /// Whether it is a component at all, by its first bytes.
+    /// Whether it is WebAssembly, by its first bytes.
     fn check_kind(&self) -> Result<(), SandboxError> {
-        if !self.bytes.starts_with(b"\0asm") {
-            return Err(self.unfit("it is not WebAssembly".into()));
-        }
-        // byte 6 tells a component from a core module
-        if self.bytes.get(6) != Some(&1) {
-            return Err(self.unfit("it is a core module; a guest is a component of the world `llambo:guest/engine`".into()));
-        }
-        Ok(())
+        if self.bytes.starts_with(b"\0asm") { Ok(()) } else { Err(self.unfit("it is not WebAssembly".into())) }
+    }
+
+    /// Whether it is a component; else it is a core module.
+    fn is_component(&self) -> bool {
+        self.bytes.get(6) == Some(&1)
     }
 
     /// Compiles it, or takes it compiled from the cache. Blocks.
-    pub(crate) fn template(&self, engine: &Engine) -> Result<Template, SandboxError> {
+    pub(crate) fn template(&self, engine: &Engine, limits: &Limits) -> Result<Template, SandboxError> {
         let unfit = |detail| self.unfit(detail);
         self.check_kind()?;
+        if !self.is_component() {
+            let module = wasmtime::Module::from_binary(engine, &self.bytes).map_err(|e| unfit(format!("{e:#}")))?;
+            limits.admit(&module.resources_required()).map_err(unfit)?;
+            return Command::new(engine, &module).map(Template::Command).map_err(unfit);
+        }
         let component = Component::from_binary(engine, &self.bytes).map_err(|e| unfit(format!("{e:#}")))?;
+        if let Some(needs) = component.resources_required() {
+            limits.admit(&needs).map_err(unfit)?;
+        }
         let imports = component.component_type();
         let needs_wasi = imports.imports(engine).any(|(name, _)| name.starts_with("wasi:") && !name.starts_with("wasi:nn/"));
         let mut linker = Linker::<GuestState>::new(engine);
@@ -86,6 +96,6 @@ impl Module {
             wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|e| unfit(format!("{e:#}")))?;
         }
         let pre = linker.instantiate_pre(&component).and_then(EnginePre::new).map_err(|e| unfit(format!("{e:#}")))?;
-        Ok(Template { pre, needs_wasi })
+        Ok(Template::Component { pre, needs_wasi })
     }
 }

@@ -10,13 +10,15 @@ use std::{
 };
 
 use llambo_inference::{ModelName, Models, NodeId, TenantName, TypeName};
+use wasmtime::Store;
 
 use crate::{
     Isolate, SandboxError,
-    guest::Guest,
+    cpu::CpuMeter,
+    guest::{FIRST_SLICES, Guest},
     limits::Limits,
     module::{Module, Template},
-    pool::{Place, Pool, Pools},
+    pool::{Layout, Place, Pool, Pools},
 };
 
 /// Isolates made between two looks at whether others want the thread.
@@ -43,6 +45,10 @@ pub struct TypeSettings {
     pub tenant: TenantName,
     /// The tenant's share of a full batch.
     pub tenant_weight: f64,
+    /// Arguments of a command after its name; `{prompt}` stands for what it is asked.
+    pub args: Vec<String>,
+    /// Environment of a command.
+    pub env: Vec<(String, String)>,
     /// Isolates that room is made for at once; more can be spawned as long as there is room.
     pub expected: u32,
 }
@@ -85,13 +91,18 @@ pub struct Spawned {
 impl Sandbox {
     /// A sandbox whose guests find `models`. Compiled modules are kept in `cache_folder`, where there is one.
     pub fn new(models: Models, cache_folder: Option<PathBuf>) -> Result<Self, SandboxError> {
-        Ok(Self { pools: Arc::new(Pools::new(cache_folder)?), models })
+        Self::with_layout(models, cache_folder, Layout::detect())
+    }
+
+    /// The same in a layout of the caller's choice.
+    pub fn with_layout(models: Models, cache_folder: Option<PathBuf>, layout: Layout) -> Result<Self, SandboxError> {
+        Ok(Self { pools: Arc::new(Pools::new(cache_folder, layout)?), models })
     }
 
     /// Makes room for a type and compiles its module. Blocks.
     pub fn node_type(&self, settings: TypeSettings, module: Module) -> Result<Arc<NodeType>, SandboxError> {
         let pool = self.pools.pool(&settings.limits, settings.expected, 0)?;
-        let template = Arc::new(module.template(&pool.engine)?);
+        let template = Arc::new(module.template(&pool.engine, &settings.limits)?);
         Ok(Arc::new(NodeType {
             limits: Arc::new(settings.limits.clone()),
             settings,
@@ -140,6 +151,13 @@ impl NodeType {
         Ok(spawned)
     }
 
+    /// Lets a guest of this type run for a slice at a time, charged to `meter`.
+    pub(crate) fn slice<T>(&self, store: &mut Store<T>, meter: Arc<CpuMeter>) {
+        let limits = Arc::clone(&self.limits);
+        store.epoch_deadline_callback(move |_| Ok(meter.next_slice(&limits)?));
+        store.set_epoch_deadline(FIRST_SLICES);
+    }
+
     pub(crate) fn module_name(&self) -> &str {
         self.module.name()
     }
@@ -166,7 +184,7 @@ impl NodeType {
                 }
                 error => error,
             })?;
-            let template = Arc::new(self.module.template(&pool.engine)?);
+            let template = Arc::new(self.module.template(&pool.engine, &self.limits)?);
             let room = Room { pool, template };
             berths.extend((0..missing).filter_map(|_| room.berth()));
             rooms.push(room);

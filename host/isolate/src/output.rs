@@ -1,7 +1,12 @@
 //! What a guest says, on its way to the client: whole UTF-8, counted, at the client's pace.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use llambo_inference::{AnswerEvent, InferenceError};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::limits::Exhausted;
 
@@ -13,27 +18,60 @@ const PIECE_BYTES: usize = 64 << 10;
 
 pub(crate) type Event = Result<AnswerEvent, InferenceError>;
 
-/// The guest's end of an answer.
-pub(crate) struct Sender {
+/// The guest's end of an answer, for all that speak for it.
+#[derive(Clone)]
+pub(crate) struct Voice(Arc<Shared>);
+
+struct Shared {
+    sender: Mutex<Sender>,
+    /// Tokens that the guest was given and has not sent on in any form.
+    unsent_tokens: AtomicU32,
+}
+
+struct Sender {
     events: mpsc::Sender<Event>,
     n_bytes: u64,
+    /// Bytes in all at most.
+    limit: u64,
     /// The start of a character that is not whole yet, and the tokens it came with.
     held: Vec<u8>,
     held_tokens: u32,
 }
 
-// === impl Sender ===
+// === impl Voice ===
 
-impl Sender {
-    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { events, n_bytes: 0, held: Vec::new(), held_tokens: 0 }
+impl Voice {
+    /// For at most `limit` bytes.
+    pub(crate) fn new(events: mpsc::Sender<Event>, limit: u64) -> Self {
+        let sender = Mutex::new(Sender { events, n_bytes: 0, limit, held: Vec::new(), held_tokens: 0 });
+        Self(Arc::new(Shared { sender, unsent_tokens: AtomicU32::new(0) }))
+    }
+
+    /// The guest was given tokens: they count with what it says next.
+    pub(crate) fn note(&self, n_tokens: u32) {
+        self.0.unsent_tokens.fetch_add(n_tokens, Ordering::Relaxed);
     }
 
     /// Sends what is whole of `piece` and keeps the rest. False when nobody reads any more.
     ///
     /// # Errors
-    /// More than `limit` bytes in all.
-    pub(crate) async fn send(&mut self, piece: &[u8], n_tokens: u32, limit: u64) -> Result<bool, Exhausted> {
+    /// More bytes in all than the limit.
+    pub(crate) async fn say(&self, piece: &[u8]) -> Result<bool, Exhausted> {
+        let n_tokens = self.0.unsent_tokens.swap(0, Ordering::Relaxed);
+        self.0.sender.lock().await.send(piece, n_tokens).await
+    }
+
+    /// Sends what is left: a character that never became whole, and tokens without text.
+    pub(crate) async fn finish(&self) {
+        self.0.sender.lock().await.finish().await;
+    }
+}
+
+// === impl Sender ===
+
+impl Sender {
+    async fn send(&mut self, piece: &[u8], n_tokens: u32) -> Result<bool, Exhausted> {
+        let limit = self.limit;
         if self.n_bytes.saturating_add(piece.len() as u64) > limit {
             return Err(Exhausted::output(limit));
         }
@@ -56,8 +94,7 @@ impl Sender {
         }
     }
 
-    /// Sends what is left: a character that never became whole, and tokens without text.
-    pub(crate) async fn finish(&mut self) {
+    async fn finish(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned();
         self.forward(text).await;
     }
@@ -117,9 +154,9 @@ mod tests {
     #[tokio::test]
     async fn what_the_client_gets_is_what_counts() {
         let (events, _reader) = mpsc::channel(CHANNEL_PIECES);
-        let mut sender = Sender::new(events);
-        assert!(sender.send(b"\xff\xff", 1, 6).await.unwrap());
-        assert!(sender.send(b"x", 1, 6).await.is_err(), "two bytes that are no text became six");
+        let voice = Voice::new(events, 6);
+        assert!(voice.say(b"\xff\xff").await.unwrap());
+        assert!(voice.say(b"x").await.is_err(), "two bytes that are no text became six");
     }
 
     #[test]

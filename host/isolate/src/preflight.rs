@@ -1,7 +1,7 @@
 //! What isolates will need of this machine, computed before any is made.
 
 use crate::{
-    Limits,
+    Layout, Limits,
     pool::{ADDRESS_BYTES, MAPS_PER_ISOLATE, MAPS_RESERVED, SMALLEST_POOL, address_bytes, max_map_count},
 };
 
@@ -13,6 +13,8 @@ const TOUCHED_BYTES_PER_ISOLATE: u64 = 64 << 10;
 /// What a set of isolates needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
+    /// How they are laid out here.
+    pub layout: Layout,
     /// Isolates.
     pub n_isolates: u64,
     /// Addresses reserved.
@@ -34,17 +36,19 @@ pub struct Shortage {
 
 /// What the given isolates need, type by type, and what of it this machine does not have.
 pub fn preflight(types: &[(u32, Limits)]) -> (Need, Vec<Shortage>) {
-    check(types, max_map_count())
+    check(types, Layout::detect(), max_map_count())
 }
 
-fn check(types: &[(u32, Limits)], max_maps: u64) -> (Need, Vec<Shortage>) {
+fn check(types: &[(u32, Limits)], layout: Layout, max_maps: u64) -> (Need, Vec<Shortage>) {
     let n_isolates = types.iter().map(|(count, _)| u64::from(*count)).sum();
     // a type that begins with none has a small pool all the same
     let places = |count: u32| u64::from(count.max(SMALLEST_POOL));
+    let maps_each = if layout == Layout::Mapped { MAPS_PER_ISOLATE } else { 0 };
     let need = Need {
+        layout,
         n_isolates,
-        address_bytes: types.iter().map(|(count, limits)| places(*count).saturating_mul(address_bytes(limits))).sum(),
-        n_maps: types.iter().map(|(count, _)| places(*count) * MAPS_PER_ISOLATE).sum(),
+        address_bytes: types.iter().map(|(count, limits)| places(*count).saturating_mul(address_bytes(layout, limits))).sum(),
+        n_maps: types.iter().map(|(count, _)| places(*count) * maps_each).sum(),
         idle_bytes: n_isolates * (HOST_BYTES_PER_ISOLATE + TOUCHED_BYTES_PER_ISOLATE),
     };
     let mut shortages = Vec::new();
@@ -56,7 +60,10 @@ fn check(types: &[(u32, Limits)], max_maps: u64) -> (Need, Vec<Shortage>) {
                 need.n_maps,
                 maps / MAPS_PER_ISOLATE
             ),
-            remedy: format!("`sysctl -w vm.max_map_count={}`, or fewer isolates", need.n_maps + MAPS_RESERVED),
+            remedy: format!(
+                "`sysctl -w vm.max_map_count={}`, Linux 6.13 or newer, or fewer isolates",
+                need.n_maps + MAPS_RESERVED
+            ),
         });
     }
     if need.address_bytes > ADDRESS_BYTES {
@@ -80,7 +87,9 @@ mod tests {
     #[test]
     fn what_is_short_is_named_with_its_remedy() {
         let small = |count| [(count, Limits::default())];
+        let check = |types: &[_], max_maps| check(types, Layout::Mapped, max_maps);
         assert_eq!(check(&small(15_000), 65_530).1, []);
+        assert_eq!(super::check(&small(200_000), Layout::Slab, 65_530).1, []);
         let short = check(&small(16_000), 65_530).1;
         assert_eq!(short.len(), 1);
         assert!(short[0].remedy.contains("vm.max_map_count=68096"), "{short:?}");

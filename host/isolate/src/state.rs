@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use llambo_inference::{GenerateRequest, InferenceError, ModelName, Models, RequestId, Share, Usage};
+use llambo_inference::{FinishReason, GenerateRequest, InferenceError, ModelName, Models, RequestId, Sampling, Share, Usage};
 use wasmtime::{
     Result,
     component::{Resource, ResourceTable},
@@ -18,14 +18,14 @@ use crate::{
     branch::Branch,
     limits::{Budget, Exhausted, Limits},
     nn::{ExecutionContext, Graph, MAX_SESSIONS, NnError, Session, Tensor},
-    output::Sender,
+    output::Voice,
 };
 
 /// Handles a guest may hold at once, of all kinds.
 const MAX_HANDLES: usize = 4096;
 
 /// Random bytes in one call of WASI's: made one by one, while the thread is held.
-const MAX_RANDOM_BYTES: u64 = 64 << 10;
+pub(crate) const MAX_RANDOM_BYTES: u64 = 64 << 10;
 
 /// The data of a guest's store.
 pub(crate) struct GuestState {
@@ -45,13 +45,15 @@ pub(crate) struct Call {
     pub(crate) id: RequestId,
     pub(crate) model: ModelName,
     pub(crate) share: Share,
+    /// What the client asked for.
+    pub(crate) sampling: Sampling,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) sender: Sender,
+    pub(crate) voice: Voice,
     /// Generations under way, by the handle of the execution context or the branch that they belong to.
     pub(crate) sessions: HashMap<u32, Session>,
     pub(crate) usage: Usage,
-    /// Tokens that the guest was given and has not sent on in any form.
-    pub(crate) unsent_tokens: u32,
+    /// How the last generation ended.
+    pub(crate) finish_reason: FinishReason,
     pub(crate) last_error: Option<InferenceError>,
 }
 
@@ -86,17 +88,18 @@ impl Held for Tensor {
 // === impl Call ===
 
 impl Call {
-    pub(crate) fn new(request: GenerateRequest, sender: Sender) -> Self {
-        let GenerateRequest { id, model, share, deadline, .. } = request;
+    pub(crate) fn new(request: GenerateRequest, voice: Voice) -> Self {
+        let GenerateRequest { id, model, share, deadline, sampling, .. } = request;
         Self {
             id,
             model,
             share,
+            sampling,
             deadline,
-            sender,
+            voice,
             sessions: HashMap::new(),
             usage: Usage::default(),
-            unsent_tokens: 0,
+            finish_reason: FinishReason::Stop,
             last_error: None,
         }
     }
@@ -165,9 +168,6 @@ impl types::Host for GuestState {}
 impl output::Host for GuestState {
     async fn emit(&mut self, piece: Vec<u8>) -> Result<bool> {
         self.budget.charge_call()?;
-        let limit = self.budget.limits().output_bytes;
-        let call = self.call()?;
-        let n_tokens = std::mem::take(&mut call.unsent_tokens);
-        Ok(call.sender.send(&piece, n_tokens, limit).await?)
+        Ok(self.call()?.voice.say(&piece).await?)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use llambo_config::Config;
 use llambo_inference::Models;
-use llambo_isolate::{Sandbox, TypeSettings};
+use llambo_isolate::{Layout, Sandbox, TypeSettings};
 use llambo_llama::Device;
 
 use crate::{
@@ -62,12 +62,15 @@ fn report(plan: &Plan) -> String {
         ));
     }
     let need = &plan.isolates;
+    let layout = match need.layout {
+        Layout::Slab => "one memory mapping for all memories and one for all stacks of a size".to_owned(),
+        Layout::Mapped => format!("{} memory mappings, since this system cannot guard stacks within one", need.n_maps),
+    };
     lines.push(format!(
-        "isolates {}: about {} while idle, {} of addresses, {} memory mappings",
+        "isolates {}: about {} while idle, {} of addresses; {layout}",
         need.n_isolates,
         Size(need.idle_bytes),
         Size(need.address_bytes),
-        need.n_maps
     ));
     let memory = plan.available_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());
     lines.push(format!("machine  {} cores, {memory} of memory available", n_cores()));

@@ -89,7 +89,7 @@ impl Plan {
         for node_type in &config.types {
             if let Err(error) = module(node_type) {
                 let what = format!("types.{}: {error}", node_type.name);
-                problems.push(Problem { what, remedy: "give the path of a component that ends in .wasm".into() });
+                problems.push(Problem { what, remedy: "give the path of a module that ends in .wasm".into() });
             }
         }
         let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(t))).collect();
@@ -229,6 +229,8 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
         weight: node_type.weight,
         tenant: TenantName::from(&node_type.tenant),
         tenant_weight: config.tenant_weight(&node_type.tenant),
+        args: node_type.args.clone(),
+        env: node_type.env.clone(),
         expected: node_type.count,
     }
 }

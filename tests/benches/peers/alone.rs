@@ -61,6 +61,8 @@ pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
         weight: 1.0,
         tenant: "default".into(),
         tenant_weight: 1.0,
+        args: Vec::new(),
+        env: Vec::new(),
         expected: n,
     };
     let isolates = sandbox.node_type(settings, Module::default_engine()).unwrap().spawn(n).await.unwrap().isolates;

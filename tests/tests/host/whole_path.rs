@@ -153,7 +153,8 @@ async fn llamboctl_prints_the_documented_json() {
     assert!(nodes[0]["memory_bytes"].as_u64().unwrap() >= 65536);
     let refused = host.llamboctl(&["spawn", "--type", "tiny", "--count", "4294967295"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("vm.max_map_count"));
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("vm.max_map_count") || told.contains("no more addresses"), "{told}");
     let scaled = host.json(&["scale", "--type", "tiny", "--count", "10"]);
     assert_eq!((&scaled["before"], &scaled["after"]), (&25.into(), &10.into()));
     assert_eq!(host.json(&["balancer", "--strategy", "random"])["after"], "random");

@@ -10,7 +10,7 @@ use llambo_inference::{
     AnswerEvent, AnswerStream, FinishReason, Finished, GenerateRequest, InferenceEngine, InferenceError, Message, Models, Node,
     NodeState, Prompt, Role, Sampling, Share, fake::FakeEngine,
 };
-use llambo_isolate::{Isolate, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
+use llambo_isolate::{Isolate, Layout, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
 use llambo_tests::{eventually, guest};
 
 fn models() -> (Models, Arc<FakeEngine>) {
@@ -19,17 +19,22 @@ fn models() -> (Models, Arc<FakeEngine>) {
     (models, engine)
 }
 
-fn node_type(models: &Models, module: Module, limits: Limits, expected: u32) -> Result<Arc<NodeType>, SandboxError> {
-    let settings = TypeSettings {
+fn settings(limits: Limits, expected: u32) -> TypeSettings {
+    TypeSettings {
         name: "t".into(),
         model: "fake".into(),
         limits,
         weight: 1.0,
         tenant: "default".into(),
         tenant_weight: 1.0,
+        args: Vec::new(),
+        env: Vec::new(),
         expected,
-    };
-    Sandbox::new(models.clone(), None)?.node_type(settings, module)
+    }
+}
+
+fn node_type(models: &Models, module: Module, limits: Limits, expected: u32) -> Result<Arc<NodeType>, SandboxError> {
+    Sandbox::new(models.clone(), None)?.node_type(settings(limits, expected), module)
 }
 
 async fn one(models: &Models, module: &str, limits: Limits) -> Arc<Isolate> {
@@ -177,7 +182,14 @@ async fn one_that_is_stopped_finishes_first_and_takes_nothing_new() {
 #[tokio::test]
 async fn room_grows_and_places_are_used_again() {
     let (models, _) = models();
-    let node_type = node_type(&models, Module::default_engine(), Limits::default(), 20).unwrap();
+    for (layout, short) in [(Layout::Slab, "addresses"), (Layout::Mapped, "vm.max_map_count")] {
+        let sandbox = Sandbox::with_layout(models.clone(), None, layout).unwrap();
+        let node_type = sandbox.node_type(settings(Limits::default(), 20), Module::default_engine()).unwrap();
+        room_grows(&node_type, short).await;
+    }
+}
+
+async fn room_grows(node_type: &Arc<NodeType>, short: &str) {
     let first = node_type.spawn(20).await.unwrap().isolates;
     let more = node_type.spawn(100).await.unwrap().isolates;
     assert_eq!((first.len(), more.len()), (20, 100));
@@ -188,5 +200,5 @@ async fn room_grows_and_places_are_used_again() {
     drop(more);
     assert_eq!(node_type.spawn(100).await.unwrap().isolates.len(), 100);
     let error = node_type.spawn(1_000_000).await.err().map(|e| e.to_string()).unwrap_or_default();
-    assert!(error.contains("vm.max_map_count") && error.contains("1000000"), "{error}");
+    assert!(error.contains(short) && error.contains("1000000"), "{error}");
 }

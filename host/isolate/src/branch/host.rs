@@ -219,7 +219,7 @@ impl branches::HostBranch for GuestState {
             }
         };
         let call = self.call()?;
-        call.unsent_tokens = call.unsent_tokens.saturating_add(output.n_tokens);
+        call.voice.note(output.n_tokens);
         if let Some(finished) = output.finished {
             call.usage += finished.usage;
             call.sessions.remove(&this.rep());

@@ -1,6 +1,6 @@
 //! The four interfaces of `wasi:nn`, as guests call them. Every call is charged to the guest's budget.
 
-use llambo_inference::{GenerateRequest, InferenceEngine, InferenceError, ModelName, Prompt};
+use llambo_inference::{GenerateRequest, InferenceEngine, InferenceError, ModelName, Prompt, Sampling};
 use std::{sync::Arc, time::Instant};
 use wasmtime::{Result, component::Resource};
 
@@ -121,7 +121,9 @@ impl inference::HostGraphExecutionContext for GuestState {
                 if input.options.embedding {
                     return self.embed(engine, input.prompt).await;
                 }
-                match self.start(engine, input).await? {
+                let SessionInput { prompt, options, numbered } = input;
+                let sampling = move |defaults: &Sampling| Ok(options.sampling.resolve(defaults)?);
+                match self.generate(engine, prompt, sampling, options.stream, numbered).await? {
                     Ok(session) => drop(self.call()?.sessions.insert(context, session)),
                     Err(error) => return self.fail_inference(error),
                 }
@@ -137,7 +139,7 @@ impl inference::HostGraphExecutionContext for GuestState {
         match next {
             Ok(output) => {
                 let call = self.call()?;
-                call.unsent_tokens = call.unsent_tokens.saturating_add(output.n_tokens);
+                call.voice.note(output.n_tokens);
                 if let Some(finished) = output.finished {
                     call.usage += finished.usage;
                     call.sessions.remove(&context);
@@ -209,24 +211,26 @@ impl GuestState {
 
     /// Hands a generation to its engine. Templates, tokenizers and grammars need more stack than a guest has, and their time:
     /// they run on a thread that is made for it.
-    async fn start(
+    pub(crate) async fn generate(
         &mut self,
         engine: Arc<dyn InferenceEngine>,
-        input: SessionInput,
+        prompt: Prompt,
+        sampling: impl FnOnce(&Sampling) -> std::result::Result<Sampling, InferenceError> + Send + 'static,
+        stream: bool,
+        numbered: bool,
     ) -> Result<std::result::Result<Session, InferenceError>> {
         let call = self.call()?;
         if let Err(error) = call.may_start() {
             return Ok(Err(error));
         }
         let (id, share, deadline) = (call.id.clone(), call.share.clone(), call.deadline);
-        let (stream, numbered) = (input.options.stream, input.numbered);
         let started = tokio::task::spawn_blocking(move || {
             let request = GenerateRequest {
                 id,
                 model: engine.info().name.clone(),
                 node_type: None,
-                prompt: input.prompt,
-                sampling: input.options.sampling.resolve(&engine.info().sampling)?,
+                prompt,
+                sampling: sampling(&engine.info().sampling)?,
                 share,
                 deadline,
             };
