@@ -19,7 +19,12 @@ use std::{
 
 /// Crates of the guests' workspace that become modules.
 const GUESTS: [&str; 7] = ["default-engine", "draft-and-refine", "best-of", "tree-search", "chooser", "branches", "hostile"];
+/// Programs of its crate `commands`, which become core modules.
+const COMMANDS: [&str; 3] = ["wasmedge", "wasi-nn", "pointers"];
 const TARGET: &str = "wasm32-unknown-unknown";
+const COMMAND_TARGET: &str = "wasm32-wasip1";
+/// Not by the name `wasm-ld`: older compilers tell a linker of that name twice which one it is.
+const COMMAND_LINKER: &str = "rust-lld";
 const LINKER: &str = "wasm-component-ld";
 /// As in `guest/.cargo/config.toml`, which cargo does not read once flags come from here.
 const STACK: &str = "-Clink-arg=-zstack-size=65536";
@@ -36,7 +41,7 @@ const PACKAGES: [&str; 18] = [
 const DEBIAN: &str = "http://deb.debian.org/debian";
 const KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
-const INSTALL: &str = "install the target with `rustup target add wasm32-unknown-unknown`; without it, Debian and Ubuntu \
+const INSTALL: &str = "install the targets with `rustup target add wasm32-unknown-unknown wasm32-wasip1`; without them, Debian and Ubuntu \
     need `apt-get`, `dpkg-deb`, the package `debian-archive-keyring` and a Debian mirror within reach";
 
 /// What builds the guests.
@@ -119,23 +124,39 @@ fn host_of(rustc: &Path, folder: &Path) -> Result<String, String> {
 }
 
 fn has_wasm_std(sysroot: &Path) -> bool {
-    let folder = sysroot.join("lib/rustlib").join(TARGET).join("lib");
-    fs::read_dir(folder).is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
+    [TARGET, COMMAND_TARGET].into_iter().all(|target| {
+        let folder = sysroot.join("lib/rustlib").join(target).join("lib");
+        fs::read_dir(folder)
+            .is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
+    })
 }
 
 /// Builds every guest and copies it to `guest/target/rebuilt/`. Returns that folder.
 fn build(guest: &Path, toolchain: &Toolchain) -> Result<PathBuf, String> {
     let target = guest.join("target");
+    let components = GUESTS.iter().flat_map(|name| ["--package", name]);
+    cargo_build(guest, toolchain, TARGET, &components.collect::<Vec<_>>())?;
+    cargo_build(guest, toolchain, COMMAND_TARGET, &["--package", "commands"])?;
+    let rebuilt = target.join("rebuilt");
+    make_folder(&rebuilt)?;
+    let built = |kind: &str, name: &str| target.join(kind).join("release").join(format!("{name}.wasm"));
+    for name in GUESTS {
+        copy(&built(TARGET, &name.replace('-', "_")), &rebuilt.join(format!("{name}.wasm")))?;
+    }
+    for name in COMMANDS {
+        copy(&built(COMMAND_TARGET, name), &rebuilt.join(format!("{name}.wasm")))?;
+    }
+    Ok(rebuilt)
+}
+
+fn cargo_build(guest: &Path, toolchain: &Toolchain, target: &str, what: &[&str]) -> Result<(), String> {
     let mut flags = vec![STACK.to_owned(), format!("--remap-path-prefix={}=guest", guest.display())];
     if let Some(home) = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo"))) {
         // else the bytes would tell, and depend on, whose machine built them
         flags.push(format!("--remap-path-prefix={}=cargo", home.display()));
     }
     let mut command = Command::new(cargo());
-    command.current_dir(guest).args(["build", "--locked", "--release", "--target", TARGET]);
-    for name in GUESTS {
-        command.args(["--package", name]);
-    }
+    command.current_dir(guest).args(["build", "--locked", "--release", "--target", target]).args(what);
     for (key, _) in env::vars_os() {
         // settings meant for the host's build
         let text = key.to_string_lossy();
@@ -147,30 +168,30 @@ fn build(guest: &Path, toolchain: &Toolchain) -> Result<PathBuf, String> {
     command
         .env("PATH", &toolchain.path)
         .env("RUSTC", &toolchain.rustc)
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", guest.join("target"))
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", LINKER)
+        .env("CARGO_TARGET_WASM32_WASIP1_LINKER", COMMAND_LINKER)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     let status = command.status().map_err(|e| format!("`cargo` cannot be started: {e}"))?;
     if !status.success() {
         return Err("the guests do not build; the compiler's messages are above".into());
     }
-    let rebuilt = target.join("rebuilt");
-    make_folder(&rebuilt)?;
-    for name in GUESTS {
-        let module = target.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
-        copy(&module, &rebuilt.join(format!("{name}.wasm")))?;
-    }
-    Ok(rebuilt)
+    Ok(())
+}
+
+/// Every module, by the name it has in `prebuilt`.
+fn modules() -> impl Iterator<Item = &'static str> {
+    GUESTS.into_iter().chain(COMMANDS)
 }
 
 fn rewrite(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), String> {
     make_folder(prebuilt)?;
-    for name in GUESTS {
+    for name in modules() {
         copy(&rebuilt.join(format!("{name}.wasm")), &prebuilt.join(format!("{name}.wasm")))?;
     }
     write(&prebuilt.join("SHA256SUMS"), &checksums(prebuilt)?)?;
     write(&prebuilt.join("toolchain.txt"), &toolchain.versions)?;
-    eprintln!("wrote {} guests to `{}`", GUESTS.len(), prebuilt.display());
+    eprintln!("wrote {} guests to `{}`", modules().count(), prebuilt.display());
     Ok(())
 }
 
@@ -178,8 +199,7 @@ fn check(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), S
     if read_text(&prebuilt.join("SHA256SUMS"))? != checksums(prebuilt)? {
         return Err("guest/prebuilt: the modules are not those of `SHA256SUMS`; run `cargo xtask guests`".into());
     }
-    let differing: Vec<_> = GUESTS
-        .into_iter()
+    let differing: Vec<_> = modules()
         .filter_map(|name| {
             let file = format!("{name}.wasm");
             let same = read(&prebuilt.join(&file)).and_then(|old| Ok(old == read(&rebuilt.join(&file))?));
@@ -187,7 +207,7 @@ fn check(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), S
         })
         .collect::<Result<_, _>>()?;
     if differing.is_empty() {
-        eprintln!("guest/prebuilt: {} guests rebuilt, all byte for byte the same", GUESTS.len());
+        eprintln!("guest/prebuilt: {} guests rebuilt, all byte for byte the same", modules().count());
         return Ok(());
     }
     let recorded = read_text(&prebuilt.join("toolchain.txt"))?;
@@ -208,7 +228,7 @@ fn check(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), S
 
 /// `SHA256SUMS` of all guests, as `sha256sum` writes and checks it.
 fn checksums(folder: &Path) -> Result<String, String> {
-    let files = GUESTS.map(|name| format!("{name}.wasm"));
+    let files: Vec<String> = modules().map(|name| format!("{name}.wasm")).collect();
     output(Command::new("sha256sum").args(&files).current_dir(folder))
         .or_else(|_| output(Command::new("shasum").args(["-a", "256"]).args(&files).current_dir(folder)))
 }
@@ -346,7 +366,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    fs::copy(from, to).map(drop).map_err(|e| format!("`{}` cannot be copied to `{}`: {e}", from.display(), to.display()))
+    // its bytes alone: some linkers make modules executable
+    fs::write(to, read(from)?).map_err(|e| format!("`{}` cannot be copied to `{}`: {e}", from.display(), to.display()))
 }
 
 fn make_folder(path: &Path) -> Result<(), String> {

@@ -244,7 +244,7 @@ fn a_wrong_type_or_model_is_reported_with_what_to_do() {
         ("[{path: x}]", "{a: {count: 1, memory: 65GB}}", "must be from 1MB to 64GB; lower it"),
         ("[{path: x}]", "{a: {count: 1, memory: 128M}}", "is `128M`, but must be a number of bytes or a size with KB, MB or GB"),
         ("[{path: x}]", "{a: {count: 1, stack: 1KB}}", "must be from 64KB to 1MB; raise it"),
-        ("[{path: x}]", "{a: {count: 1, module: default}}", "must be `builtin:default` or the path of a component"),
+        ("[{path: x}]", "{a: {count: 1, module: default}}", "must be `builtin:default` or the path of a module"),
         ("[{path: x}]", "{a: {count: 1, module: 'builtin:defualt'}}", "did you mean `builtin:default`?"),
     ] {
         let found = errors(&format!("models: {models}\ntypes: {types}\n"));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]
 
 mod branch;
+mod command;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +28,8 @@ fn settings(limits: Limits, expected: u32) -> TypeSettings {
         weight: 1.0,
         tenant: "default".into(),
         tenant_weight: 1.0,
-        args: Vec::new(),
-        env: Vec::new(),
+        args: vec!["default".into(), "{prompt}".into()],
+        env: vec![("MOOD".into(), "calm".into())],
         expected,
     }
 }

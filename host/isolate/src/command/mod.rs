@@ -66,9 +66,9 @@ impl Command {
             return Err("it exports no memory with the name `memory`".into());
         }
         let mut linker = Linker::<CommandState>::new(engine);
-        let linked = wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.wasi);
-        let linked = linked.and_then(|()| ephemeral::add_to_linker(&mut linker)).and_then(|()| linker.instantiate_pre(module));
-        linked.map(Self).map_err(|error| format!("{error:#}"))
+        let added = wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.wasi);
+        let pre = added.and_then(|()| ephemeral::add_to_linker(&mut linker)).and_then(|()| linker.instantiate_pre(module));
+        pre.map(Self).map_err(|error| format!("{error:#}"))
     }
 
     /// Answers one request in an instance of its own.
@@ -76,7 +76,7 @@ impl Command {
         let _ticking = node_type.pools.ticker.running();
         let meter = Arc::new(CpuMeter::start());
         let (stderr, deadline) = (Stderr::default(), request.deadline);
-        let mut store = self.store(engine, node_type, request, voice, &stderr);
+        let mut store = Self::store(engine, node_type, request, voice, &stderr);
         node_type.slice(&mut store, Arc::clone(&meter));
         let mut parked = None;
         let call = Metered::new(OnStack::new(run(&self.0, &mut store), &mut parked), Arc::clone(&meter));
@@ -110,7 +110,6 @@ impl Command {
     }
 
     fn store(
-        &self,
         engine: &Engine,
         node_type: &NodeType,
         request: GenerateRequest,

@@ -10,7 +10,7 @@ pub(crate) const MODULE: &str = "wasi_ephemeral_nn";
 /// The encodings that `load` and its kin may name: any, and GGML.
 const ENCODINGS: [u32; 2] = [5, 6];
 /// A tensor in the guest's memory: dimensions, their number, the type, data, its length. Dimensions and type say nothing here.
-const TENSOR_BYTES: usize = 20;
+const TENSOR_BYTES: u32 = 20;
 /// A name or a configuration at most.
 const NAME_BYTES: u32 = 256 << 10;
 
@@ -128,7 +128,7 @@ impl<'a, T: Holder> Guest<'a, T> {
 
     /// A tensor's data, charged to the guest before it is copied.
     fn tensor(&mut self, at: u32) -> Result<Vec<u8>, Refused> {
-        let tensor = self.bytes(at, TENSOR_BYTES as u32)?;
+        let tensor = self.bytes(at, TENSOR_BYTES)?;
         let word = |n: usize| u32::from_le_bytes([tensor[n], tensor[n + 1], tensor[n + 2], tensor[n + 3]]);
         let (data, len) = (word(12), word(16));
         self.writable(data, len)?;
