@@ -1,7 +1,10 @@
 //! The clock of epoch slices: one thread for all engines, asleep while no guest runs.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -20,6 +23,9 @@ pub(crate) struct Ticker {
 
 #[derive(Default)]
 struct Shared {
+    n_running: AtomicU32,
+    /// The thread waits to be woken. Else it looks by itself within a slice.
+    is_asleep: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -27,9 +33,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     engines: Vec<EngineWeak>,
-    n_running: usize,
     ended: bool,
 }
+
+/// Slices without anything that runs before the thread goes to sleep: waking it for every request would cost more than they do.
+const IDLE_SLICES: u32 = 10;
 
 /// Something runs as long as this lives.
 pub(crate) struct Ticking(Arc<Shared>);
@@ -51,12 +59,12 @@ impl Ticker {
     }
 
     pub(crate) fn running(&self) -> Ticking {
-        let mut state = self.shared.lock();
-        state.n_running += 1;
-        if state.n_running == 1 {
+        self.shared.n_running.fetch_add(1, SeqCst);
+        // whoever sees it asleep wakes it; it looks once more before it sleeps
+        if self.shared.is_asleep.swap(false, SeqCst) {
+            let _state = self.shared.lock();
             self.shared.changed.notify_one();
         }
-        drop(state);
         Ticking(Arc::clone(&self.shared))
     }
 }
@@ -79,14 +87,20 @@ impl Shared {
     }
 
     fn run(&self) {
-        let mut state = self.lock();
+        let (mut state, mut idle) = (self.lock(), 0);
         while !state.ended {
-            if state.n_running == 0 {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if idle == IDLE_SLICES {
+                self.is_asleep.store(true, SeqCst);
+                while self.is_asleep.load(SeqCst) && self.n_running.load(SeqCst) == 0 && !state.ended {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.is_asleep.store(false, SeqCst);
+                idle = 0;
                 continue;
             }
             state = self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0;
             state.engines.retain(|engine| engine.upgrade().inspect(Engine::increment_epoch).is_some());
+            idle = if self.n_running.load(SeqCst) == 0 { idle + 1 } else { 0 };
         }
     }
 }
@@ -95,6 +109,33 @@ impl Shared {
 
 impl Drop for Ticking {
     fn drop(&mut self) {
-        self.0.lock().n_running -= 1;
+        self.0.n_running.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_so() {
+            assert!(std::time::Instant::now() < until, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn it_sleeps_when_nothing_runs_and_wakes_when_something_does() {
+        let ticker = Ticker::start().unwrap();
+        let asleep = || ticker.shared.is_asleep.load(SeqCst);
+        for _ in 0..3 {
+            wait_for("it falls asleep", asleep);
+            let running = ticker.running();
+            assert!(!asleep());
+            std::thread::park_timeout(SLICE * (IDLE_SLICES + 5));
+            assert!(!asleep(), "it sleeps while something runs");
+            drop(running);
+        }
     }
 }
