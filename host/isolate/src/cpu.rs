@@ -10,20 +10,23 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::UpdateDeadline;
 
-use crate::limits::{Exhausted, Limits};
-
-/// CPU time that a request may use before its share is looked at: short requests are never held back.
-const BURST: Duration = Duration::from_millis(100);
+use crate::{
+    limits::{Exhausted, Limits},
+    pool::Pools,
+    share::{CpuShare, HEAVY, HeavyLane},
+    ticker::Hurry,
+};
 
 /// A poll that took less is taken at its length.
 const SHORT: Duration = Duration::from_micros(50);
@@ -36,6 +39,14 @@ pub(crate) struct CpuMeter {
     used_ns: AtomicU64,
     /// When the running poll began, since `began`.
     poll_began_ns: AtomicU64,
+    /// What of `used_ns` the isolate was charged for.
+    charged_ns: AtomicU64,
+    share: Arc<CpuShare>,
+    lane: HeavyLane,
+    hurry: Hurry,
+    /// In the heavy lane, while the guest runs there.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    has_place: AtomicBool,
 }
 
 /// The CPU time of this thread at some time.
@@ -86,8 +97,36 @@ fn since(began: Instant) -> (Duration, Option<Reading>) {
 // === impl CpuMeter ===
 
 impl CpuMeter {
-    pub(crate) fn start() -> Self {
-        Self { began: Instant::now(), used_ns: AtomicU64::new(0), poll_began_ns: AtomicU64::new(0) }
+    pub(crate) fn start(pools: &Pools, share: Arc<CpuShare>) -> Self {
+        Self {
+            began: Instant::now(),
+            used_ns: AtomicU64::new(0),
+            poll_began_ns: AtomicU64::new(0),
+            charged_ns: AtomicU64::new(0),
+            share,
+            lane: pools.lane.clone(),
+            hurry: pools.ticker.hurry(),
+            place: Mutex::new(None),
+            has_place: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs a request's call, after what its isolate owes and until its deadline; `None` when that passed.
+    pub(crate) async fn run<F: Future>(self: &Arc<Self>, call: F, deadline: Option<Instant>) -> Option<F::Output> {
+        let owed = self.charge(Duration::ZERO);
+        let call = async {
+            if !owed.is_zero() {
+                tokio::time::sleep(owed).await;
+            }
+            Metered::new(call, Arc::clone(self)).await
+        };
+        let returned = match deadline {
+            None => Some(call.await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), call).await.ok(),
+        };
+        self.charge(self.total());
+        metrics::histogram!("llambo_isolate_guest_cpu_seconds").record(self.total().as_secs_f64());
+        returned
     }
 
     /// CPU time so far. To be called from within a metered poll.
@@ -101,25 +140,50 @@ impl CpuMeter {
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
     }
 
-    /// What a guest that outlived its slice does next: ends, waits until its share allows it to go on, or lets others run.
-    pub(crate) fn next_slice(&self, limits: &Limits) -> Result<UpdateDeadline, Exhausted> {
+    /// What a guest does next whose slice is over by the clock: goes on, if it hardly ran; ends; or gives way, until its share and the heavy lane
+    /// let it go on.
+    pub(crate) fn next_slice(self: &Arc<Self>, limits: &Limits) -> Result<UpdateDeadline, Exhausted> {
         let used = self.used();
         if used >= limits.cpu_time {
             return Err(Exhausted::cpu(limits.cpu_time));
         }
-        let pause = pause(used, self.began.elapsed(), limits.cpu_share);
-        Ok(if pause.is_zero() {
-            UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
-        } else {
-            UpdateDeadline::YieldCustom(1, Box::pin(tokio::time::sleep(pause)))
-        })
+        let before = Duration::from_nanos(self.charged_ns.load(Ordering::Relaxed));
+        if used.saturating_sub(before) < HEAVY {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        self.hurry.hurry();
+        let pause = self.charge(used);
+        let (meter, lane) = (Arc::clone(self), self.lane.clone());
+        *meter.place() = None;
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                let place = lane.enter().await;
+                *meter.place() = place;
+                meter.has_place.store(true, Ordering::Relaxed);
+            }),
+        ))
+    }
+
+    /// Charges the isolate for what was used since the last time. Says how long it has to wait.
+    pub(crate) fn charge(&self, used: Duration) -> Duration {
+        let before = self.charged_ns.swap(ns(used), Ordering::Relaxed);
+        self.share.charge(used.saturating_sub(Duration::from_nanos(before)), Instant::now())
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long one that used `used` within `elapsed` waits, so that beyond its burst it gets `share` of one core.
-fn pause(used: Duration, elapsed: Duration, share: f64) -> Duration {
-    let due = used.saturating_sub(BURST).as_secs_f64() / share;
-    Duration::try_from_secs_f64(due - elapsed.as_secs_f64()).unwrap_or(Duration::ZERO)
+impl Drop for CpuMeter {
+    fn drop(&mut self) {
+        // of a request that was given up
+        self.charge(self.total());
+    }
 }
 
 // === impl Metered ===
@@ -144,6 +208,10 @@ impl<F: Future> Future for Metered<F> {
             // else the next poll would be charged for this one once more
             LAST.set(reading);
         }
+        if self.meter.has_place.swap(false, Ordering::Relaxed) {
+            // it waits for something, or is done: the place is for those who compute
+            *self.meter.place() = None;
+        }
         polled
     }
 }
@@ -152,22 +220,14 @@ impl<F: Future> Future for Metered<F> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_share_is_held_beyond_the_burst() {
-        let ms = Duration::from_millis;
-        assert_eq!(pause(ms(100), ms(100), 0.1), Duration::ZERO);
-        assert_eq!(pause(ms(110), ms(110), 1.0), Duration::ZERO);
-        let waits = pause(ms(120), ms(130), 0.1).as_secs_f64();
-        assert!((waits - 0.07).abs() < 1e-9, "{waits}");
-    }
-
     fn spin(cpu: Duration) {
         let until = thread_cpu() + cpu;
         while thread_cpu() < until {}
     }
 
     fn charged(work: impl Future<Output = ()>) -> Duration {
-        let meter = Arc::new(CpuMeter::start());
+        let pools = Pools::new(None, crate::Layout::Mapped).unwrap();
+        let meter = Arc::new(CpuMeter::start(&pools, Arc::new(CpuShare::new(1.0, Instant::now()))));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(Metered::new(work, Arc::clone(&meter)));
         meter.total()

@@ -18,6 +18,7 @@ use crate::{
     nn,
     node_type::Berth,
     output::Voice,
+    share::CpuShare,
     slab::{OnStack, Parked},
     state::{Call, GuestState},
 };
@@ -35,7 +36,7 @@ pub(crate) enum Guest {
     /// An instance that answers one request after the other.
     Component(Box<Component>),
     /// A program that is started for each request.
-    Command { command: Command, engine: wasmtime::Engine },
+    Command { command: Command, engine: wasmtime::Engine, share: Arc<CpuShare> },
 }
 
 /// An instance and its store.
@@ -44,6 +45,7 @@ pub(crate) struct Component {
     instance: Instance,
     /// The store's stack, whose memory is given back while no call is on it.
     parked: Option<Parked>,
+    share: Arc<CpuShare>,
 }
 
 /// How a guest's request ended.
@@ -62,7 +64,9 @@ impl Guest {
             Template::Component { pre, needs_wasi } => {
                 Component::start(node_type, berth, pre, *needs_wasi).await.map(|component| Self::Component(Box::new(component)))
             }
-            Template::Command(command) => Ok(Self::Command { command: command.clone(), engine: berth.engine.clone() }),
+            Template::Command(command) => {
+                Ok(Self::Command { command: command.clone(), engine: berth.engine.clone(), share: Arc::clone(&berth.share) })
+            }
         }
     }
 
@@ -78,7 +82,7 @@ impl Guest {
     pub(crate) async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
         match self {
             Self::Component(component) => component.answer(node_type, request, voice).await,
-            Self::Command { command, engine } => command.answer(engine, node_type, request, voice).await,
+            Self::Command { command, engine, share } => command.answer(engine, node_type, share, request, voice).await,
         }
     }
 }
@@ -96,31 +100,26 @@ impl Component {
         let mut store = Store::new(&berth.engine, state);
         store.limiter(|state| &mut state.budget);
         store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
-        let meter = Arc::new(CpuMeter::start());
+        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(&berth.share)));
         node_type.slice(&mut store, Arc::clone(&meter));
         let _ticking = node_type.pools.ticker.running();
         let mut parked = None;
         let started = OnStack::new(pre.instantiate_async(&mut store), &mut parked);
         match Metered::new(started, meter).await {
-            Ok(instance) => Ok(Self { store, instance, parked }),
+            Ok(instance) => Ok(Self { store, instance, parked, share: Arc::clone(&berth.share) }),
             Err(error) => Err(why(&error, &node_type.limits)),
         }
     }
 
     async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
         let _ticking = node_type.pools.ticker.running();
-        let meter = Arc::new(CpuMeter::start());
+        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(&self.share)));
         node_type.slice(&mut self.store, Arc::clone(&meter));
         let asked = asked(&request);
         let deadline = request.deadline;
         self.store.data_mut().call = Some(Box::new(Call::new(request, voice)));
         let call = OnStack::new(self.instance.call_handle(&mut self.store, &asked), &mut self.parked);
-        let call = Metered::new(call, Arc::clone(&meter));
-        let returned = match deadline {
-            None => Some(call.await),
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), call).await.ok(),
-        };
-        metrics::histogram!("llambo_isolate_guest_cpu_seconds").record(meter.total().as_secs_f64());
+        let returned = meter.run(call, deadline).await;
         let Some(mut call) = self.store.data_mut().call.take() else {
             return Ended { result: Err(InferenceError::Cancelled), usable: false };
         };

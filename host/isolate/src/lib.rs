@@ -4,7 +4,7 @@
 //! [`llambo_inference::Node`]s. Guests see models as [`llambo_inference::Models`]; this crate knows no llama.cpp.
 //!
 //! `pool` is the room isolates live in, `slab` how it is laid out where the system can, `module` what runs in them, `guest` one running instance, `state`, `nn` and `branch` what a
-//! guest can call, `limits`, `cpu` and `ticker` what ends it.
+//! guest can call, `limits`, `cpu`, `share` and `ticker` what holds it back and ends it.
 
 mod bindings;
 #[expect(unreachable_pub, reason = "the generated bindings re-export the resource type")]
@@ -23,6 +23,7 @@ mod node_type;
 mod output;
 mod pool;
 mod preflight;
+mod share;
 mod slab;
 mod state;
 mod ticker;

@@ -19,6 +19,7 @@ use crate::{
     limits::Limits,
     module::{Module, Template},
     pool::{Layout, Place, Pool, Pools},
+    share::CpuShare,
 };
 
 /// Isolates made between two looks at whether others want the thread.
@@ -75,6 +76,7 @@ struct Room {
 pub(crate) struct Berth {
     pub(crate) template: Arc<Template>,
     pub(crate) engine: wasmtime::Engine,
+    pub(crate) share: Arc<CpuShare>,
     _place: Place,
 }
 
@@ -169,7 +171,7 @@ impl NodeType {
         let mut berths = Vec::new();
         for room in rooms.iter() {
             while berths.len() < count as usize
-                && let Some(berth) = room.berth()
+                && let Some(berth) = room.berth(self.limits.cpu_share)
             {
                 berths.push(berth);
             }
@@ -186,7 +188,7 @@ impl NodeType {
             })?;
             let template = Arc::new(self.module.template(&pool.engine, &self.limits)?);
             let room = Room { pool, template };
-            berths.extend((0..missing).filter_map(|_| room.berth()));
+            berths.extend((0..missing).filter_map(|_| room.berth(self.limits.cpu_share)));
             rooms.push(room);
         }
         Ok(berths)
@@ -196,8 +198,9 @@ impl NodeType {
 // === impl Room ===
 
 impl Room {
-    fn berth(&self) -> Option<Berth> {
+    fn berth(&self, cpu_share: f64) -> Option<Berth> {
         let place = self.pool.claim()?;
-        Some(Berth { template: Arc::clone(&self.template), engine: self.pool.engine.clone(), _place: place })
+        let share = Arc::new(CpuShare::new(cpu_share, Instant::now()));
+        Some(Berth { template: Arc::clone(&self.template), engine: self.pool.engine.clone(), share, _place: place })
     }
 }

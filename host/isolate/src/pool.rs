@@ -19,6 +19,7 @@ use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationSt
 use crate::{
     SandboxError,
     limits::Limits,
+    share::HeavyLane,
     slab::{self, Memories, Stacks},
     ticker::Ticker,
 };
@@ -57,6 +58,7 @@ const DEFAULT_MAX_MAP_COUNT: u64 = 65530;
 pub(crate) struct Pools {
     pub(crate) ticker: Ticker,
     pub(crate) layout: Layout,
+    pub(crate) lane: HeavyLane,
     cache: Option<Cache>,
     left: Arc<Mutex<Left>>,
     /// Slabs, which types of one size class share.
@@ -162,7 +164,7 @@ impl Pools {
             }
         };
         let left = Left { maps: max_map_count().saturating_sub(MAPS_RESERVED), address_bytes: ADDRESS_BYTES };
-        Ok(Self { ticker, layout, cache, left: Arc::new(Mutex::new(left)), shared: Mutex::default() })
+        Ok(Self { ticker, layout, lane: HeavyLane::new(), cache, left: Arc::new(Mutex::new(left)), shared: Mutex::default() })
     }
 
     /// A pool with room for isolates of these limits: for `wanted` of them and some more, or one that other types use too and that has room at

@@ -26,6 +26,7 @@ struct Shared {
     n_running: AtomicU32,
     /// The thread waits to be woken. Else it looks by itself within a slice.
     is_asleep: AtomicBool,
+    short_slices: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -38,6 +39,14 @@ struct State {
 
 /// Slices without anything that runs before the thread goes to sleep: waking it for every request would cost more than they do.
 const IDLE_SLICES: u32 = 10;
+
+/// Slices while somebody computes without a wait, and how many of them after that was last seen.
+const SHORT_SLICE: Duration = Duration::from_millis(1);
+const SHORT_SLICES: u32 = 1000;
+
+/// Makes slices short for a while.
+#[derive(Clone)]
+pub(crate) struct Hurry(Arc<Shared>);
 
 /// Something runs as long as this lives.
 pub(crate) struct Ticking(Arc<Shared>);
@@ -56,6 +65,10 @@ impl Ticker {
 
     pub(crate) fn watch(&self, engine: &Engine) {
         self.shared.lock().engines.push(engine.weak());
+    }
+
+    pub(crate) fn hurry(&self) -> Hurry {
+        Hurry(Arc::clone(&self.shared))
     }
 
     pub(crate) fn running(&self) -> Ticking {
@@ -98,10 +111,20 @@ impl Shared {
                 idle = 0;
                 continue;
             }
-            state = self.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0;
+            let short = self.short_slices.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+            let slice = if short.is_ok() { SHORT_SLICE } else { SLICE };
+            state = self.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
             state.engines.retain(|engine| engine.upgrade().inspect(Engine::increment_epoch).is_some());
             idle = if self.n_running.load(SeqCst) == 0 { idle + 1 } else { 0 };
         }
+    }
+}
+
+// === impl Hurry ===
+
+impl Hurry {
+    pub(crate) fn hurry(&self) {
+        self.0.short_slices.store(SHORT_SLICES, SeqCst);
     }
 }
 

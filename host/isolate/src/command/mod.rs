@@ -14,10 +14,11 @@ use wasmtime_wasi::{I32Exit, WasiCtx, p1::WasiP1Ctx, p2::pipe::MemoryInputPipe};
 use self::pipes::{Stderr, Stdout};
 use crate::{
     NodeType,
-    cpu::{CpuMeter, Metered},
+    cpu::CpuMeter,
     ephemeral::{self, Handles, Holder},
     guest::{CALL_BYTES, Ended, FAILURE_BYTES, why},
     output::Voice,
+    share::CpuShare,
     slab::OnStack,
     state::{Call, GuestState, MAX_RANDOM_BYTES},
 };
@@ -72,19 +73,21 @@ impl Command {
     }
 
     /// Answers one request in an instance of its own.
-    pub(crate) async fn answer(&self, engine: &Engine, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
+    pub(crate) async fn answer(
+        &self,
+        engine: &Engine,
+        node_type: &NodeType,
+        share: &Arc<CpuShare>,
+        request: GenerateRequest,
+        voice: Voice,
+    ) -> Ended {
         let _ticking = node_type.pools.ticker.running();
-        let meter = Arc::new(CpuMeter::start());
+        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(share)));
         let (stderr, deadline) = (Stderr::default(), request.deadline);
         let mut store = Self::store(engine, node_type, request, voice, &stderr);
         node_type.slice(&mut store, Arc::clone(&meter));
         let mut parked = None;
-        let call = Metered::new(OnStack::new(run(&self.0, &mut store), &mut parked), Arc::clone(&meter));
-        let returned = match deadline {
-            None => Some(call.await),
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), call).await.ok(),
-        };
-        metrics::histogram!("llambo_isolate_guest_cpu_seconds").record(meter.total().as_secs_f64());
+        let returned = meter.run(OnStack::new(run(&self.0, &mut store), &mut parked), deadline).await;
         let Some(mut call) = store.data_mut().guest.call.take() else {
             return Ended { result: Err(InferenceError::Cancelled), usable: false };
         };
