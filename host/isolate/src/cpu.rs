@@ -10,7 +10,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -18,13 +18,13 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::UpdateDeadline;
 
 use crate::{
+    lane::HEAVY,
     limits::{Exhausted, Limits},
     pool::Pools,
-    share::{CpuShare, HEAVY, HeavyLane},
+    share::CpuShare,
     ticker::Hurry,
 };
 
@@ -42,11 +42,9 @@ pub(crate) struct CpuMeter {
     /// What of `used_ns` the isolate was charged for.
     charged_ns: AtomicU64,
     share: Arc<CpuShare>,
-    lane: HeavyLane,
     hurry: Hurry,
-    /// In the heavy lane, while the guest runs there.
-    place: Mutex<Option<OwnedSemaphorePermit>>,
-    has_place: AtomicBool,
+    /// Told when the guest computes without a wait.
+    is_heavy: Arc<AtomicBool>,
 }
 
 /// The CPU time of this thread at some time.
@@ -97,17 +95,15 @@ fn since(began: Instant) -> (Duration, Option<Reading>) {
 // === impl CpuMeter ===
 
 impl CpuMeter {
-    pub(crate) fn start(pools: &Pools, share: Arc<CpuShare>) -> Self {
+    pub(crate) fn start(pools: &Pools, share: Arc<CpuShare>, is_heavy: Arc<AtomicBool>) -> Self {
         Self {
             began: Instant::now(),
             used_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
             charged_ns: AtomicU64::new(0),
             share,
-            lane: pools.lane.clone(),
             hurry: pools.ticker.hurry(),
-            place: Mutex::new(None),
-            has_place: AtomicBool::new(false),
+            is_heavy,
         }
     }
 
@@ -140,8 +136,7 @@ impl CpuMeter {
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
     }
 
-    /// What a guest does next whose slice is over by the clock: goes on, if it hardly ran; ends; or gives way, until its share and the heavy lane
-    /// let it go on.
+    /// What a guest does next whose slice is over by the clock: goes on, if it hardly ran; ends; or gives way, until its share lets it go on.
     pub(crate) fn next_slice(self: &Arc<Self>, limits: &Limits) -> Result<UpdateDeadline, Exhausted> {
         let used = self.used();
         if used >= limits.cpu_time {
@@ -152,18 +147,16 @@ impl CpuMeter {
             return Ok(UpdateDeadline::Continue(1));
         }
         self.hurry.hurry();
+        self.is_heavy.store(true, Ordering::Relaxed);
         let pause = self.charge(used);
-        let (meter, lane) = (Arc::clone(self), self.lane.clone());
-        *meter.place() = None;
         Ok(UpdateDeadline::YieldCustom(
             1,
             Box::pin(async move {
+                // whoever polls the guest may move it to the heavy lane here
+                tokio::task::yield_now().await;
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
-                let place = lane.enter().await;
-                *meter.place() = place;
-                meter.has_place.store(true, Ordering::Relaxed);
             }),
         ))
     }
@@ -172,10 +165,6 @@ impl CpuMeter {
     pub(crate) fn charge(&self, used: Duration) -> Duration {
         let before = self.charged_ns.swap(ns(used), Ordering::Relaxed);
         self.share.charge(used.saturating_sub(Duration::from_nanos(before)), Instant::now())
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,10 +197,6 @@ impl<F: Future> Future for Metered<F> {
             // else the next poll would be charged for this one once more
             LAST.set(reading);
         }
-        if self.meter.has_place.swap(false, Ordering::Relaxed) {
-            // it waits for something, or is done: the place is for those who compute
-            *self.meter.place() = None;
-        }
         polled
     }
 }
@@ -227,7 +212,7 @@ mod tests {
 
     fn charged(work: impl Future<Output = ()>) -> Duration {
         let pools = Pools::new(None, crate::Layout::Mapped).unwrap();
-        let meter = Arc::new(CpuMeter::start(&pools, Arc::new(CpuShare::new(1.0, Instant::now()))));
+        let meter = Arc::new(CpuMeter::start(&pools, Arc::new(CpuShare::new(1.0, Instant::now())), Arc::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(Metered::new(work, Arc::clone(&meter)));
         meter.total()

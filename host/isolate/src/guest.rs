@@ -1,6 +1,6 @@
 //! A guest: one instance of a module in its store. Lives until it ends badly or its isolate does.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role, shortened};
 use wasmtime::{Store, Trap};
@@ -78,11 +78,22 @@ impl Guest {
         }
     }
 
-    /// Answers one request; what it says goes to `voice`. A future that is dropped leaves a guest that must be dropped too.
-    pub(crate) async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
+    /// Answers one request; what it says goes to `voice`. Tells when it computes without a wait. A future that is dropped leaves a guest
+    /// that must be dropped too.
+    pub(crate) async fn answer(
+        &mut self,
+        node_type: &NodeType,
+        request: GenerateRequest,
+        voice: Voice,
+        is_heavy: Arc<AtomicBool>,
+    ) -> Ended {
+        let meter = |share: &Arc<CpuShare>| Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(share), is_heavy));
         match self {
-            Self::Component(component) => component.answer(node_type, request, voice).await,
-            Self::Command { command, engine, share } => command.answer(engine, node_type, share, request, voice).await,
+            Self::Component(component) => {
+                let meter = meter(&component.share);
+                component.answer(node_type, meter, request, voice).await
+            }
+            Self::Command { command, engine, share } => command.answer(engine, node_type, meter(share), request, voice).await,
         }
     }
 }
@@ -100,7 +111,7 @@ impl Component {
         let mut store = Store::new(&berth.engine, state);
         store.limiter(|state| &mut state.budget);
         store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
-        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(&berth.share)));
+        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(&berth.share), Arc::default()));
         node_type.slice(&mut store, Arc::clone(&meter));
         let _ticking = node_type.pools.ticker.running();
         let mut parked = None;
@@ -111,9 +122,8 @@ impl Component {
         }
     }
 
-    async fn answer(&mut self, node_type: &NodeType, request: GenerateRequest, voice: Voice) -> Ended {
+    async fn answer(&mut self, node_type: &NodeType, meter: Arc<CpuMeter>, request: GenerateRequest, voice: Voice) -> Ended {
         let _ticking = node_type.pools.ticker.running();
-        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(&self.share)));
         node_type.slice(&mut self.store, Arc::clone(&meter));
         let asked = asked(&request);
         let deadline = request.deadline;

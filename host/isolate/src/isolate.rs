@@ -2,27 +2,32 @@
 //!
 //! While it is idle it is a guest behind a lock: no task, no timer, no thread. While it serves, the answer's stream owns the guest, runs it
 //! whenever it is polled, and gives it back before the answer's end is told: a guest has no task of its own, since waking one for every token
-//! costs more than the guest does. A guest that ended badly, or whose client went away, is dropped; the next request finds a fresh one.
+//! costs more than the guest does. Only one that computes without a wait goes on elsewhere (`lane`). A guest that ended badly, or whose client went away, is dropped; the next request finds a fresh one.
 
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, Stream, future::BoxFuture};
 use llambo_inference::{
     AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView, Share,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+};
 
 use crate::{
     NodeType,
     guest::Guest,
+    health::Health,
     node_type::{Berth, TypeSettings},
     output::{CHANNEL_PIECES, Event, Voice},
 };
@@ -44,6 +49,9 @@ struct Slot {
     guest: Option<Box<Guest>>,
     /// `None` once it is stopped.
     berth: Option<Arc<Berth>>,
+    /// Counts requests: one that was given up says nothing about those after it.
+    turn: u64,
+    health: Health,
 }
 
 /// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
@@ -52,16 +60,26 @@ struct Occupied {
     // in this order: the guest leaves its place before the place is given up
     guest: Option<Box<Guest>>,
     berth: Arc<Berth>,
+    turn: u64,
     left: bool,
 }
 
 /// The client's end of an answer.
 struct Events {
-    /// The guest at work; `None` once it is done. Polled only when all it said was taken.
-    serving: Option<BoxFuture<'static, Event>>,
+    isolate: Arc<Isolate>,
+    turn: u64,
+    is_heavy: Arc<AtomicBool>,
+    serving: Serving,
     pieces: mpsc::Receiver<Event>,
     /// What is told last.
     end: Option<Event>,
+}
+
+/// Where the guest is at work. It goes on only when all it said was taken.
+enum Serving {
+    Here(BoxFuture<'static, Event>),
+    Lane(JoinHandle<Event>),
+    Done,
 }
 
 // === impl Isolate ===
@@ -69,7 +87,13 @@ struct Events {
 impl Isolate {
     pub(crate) fn new(id: NodeId, node_type: Arc<NodeType>, berth: Berth, guest: Guest) -> Arc<Self> {
         let memory_bytes = AtomicU64::new(guest.memory_bytes());
-        let slot = Slot { state: NodeState::Ready, guest: Some(Box::new(guest)), berth: Some(Arc::new(berth)) };
+        let slot = Slot {
+            state: NodeState::Ready,
+            guest: Some(Box::new(guest)),
+            berth: Some(Arc::new(berth)),
+            turn: 0,
+            health: Health::default(),
+        };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
@@ -87,7 +111,10 @@ impl Isolate {
 
     /// Takes the guest, or a fresh one.
     async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
-        let mut occupied = self.take_guest()?;
+        let (mut occupied, pause) = self.take_guest()?;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         if occupied.guest.is_none() {
             match Guest::start(&self.node_type, &occupied.berth).await {
                 Ok(guest) => occupied.guest = Some(Box::new(guest)),
@@ -101,7 +128,8 @@ impl Isolate {
         Ok(occupied)
     }
 
-    fn take_guest(self: &Arc<Self>) -> Result<Occupied, InferenceError> {
+    /// The guest, and how long it should rest first.
+    fn take_guest(self: &Arc<Self>) -> Result<(Occupied, Duration), InferenceError> {
         let mut slot = self.lock();
         match slot.state {
             NodeState::Ready => {}
@@ -112,18 +140,44 @@ impl Isolate {
         }
         let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
         slot.state = NodeState::Busy;
-        Ok(Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, left: false })
+        slot.turn += 1;
+        let pause = slot.health.rest(Instant::now());
+        let occupied = Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, turn: slot.turn, left: false };
+        Ok((occupied, pause))
+    }
+
+    /// Frees the isolate of a request that was given up and may take long to notice.
+    fn abandon(&self, turn: u64) {
+        let mut slot = self.lock();
+        if slot.turn != turn {
+            return;
+        }
+        slot.turn += 1;
+        slot.state = match slot.state {
+            NodeState::Busy => NodeState::Ready,
+            NodeState::Draining => NodeState::Stopped,
+            state => state,
+        };
+        self.replaced.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Node for Isolate {
     fn view(&self) -> NodeView {
         let settings = self.node_type.settings();
+        let state = {
+            let slot = self.lock();
+            if slot.state == NodeState::Ready && slot.health.is_resting(Instant::now()) {
+                NodeState::Starting
+            } else {
+                slot.state
+            }
+        };
         NodeView {
             id: self.id.clone(),
             node_type: settings.name.clone(),
             model: settings.model.clone(),
-            state: self.lock().state,
+            state,
             capacity: 1,
             weight: settings.weight,
             served: self.served.load(Ordering::Relaxed),
@@ -138,10 +192,11 @@ impl Node for Isolate {
             let isolate = Some(self.id.clone());
             request.share = Share { tenant: tenant.clone(), tenant_weight: *tenant_weight, isolate, weight: *weight };
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
-            let occupied = me.occupy().await?;
+            let occupied = Arc::clone(&me).occupy().await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
-            let serving = Some(serve(occupied, request, sender).boxed());
-            Ok(Box::pin(Events { serving, pieces, end: None }) as AnswerStream)
+            let (turn, is_heavy) = (occupied.turn, Arc::<AtomicBool>::default());
+            let serving = Serving::Here(serve(occupied, request, sender, Arc::clone(&is_heavy)).boxed());
+            Ok(Box::pin(Events { isolate: me, turn, is_heavy, serving, pieces, end: None }) as AnswerStream)
         })
     }
 
@@ -158,15 +213,27 @@ impl Node for Isolate {
 }
 
 /// One request, from the guest's first step to its end, which is told last.
-async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::Sender<Event>) -> Event {
+async fn serve(
+    mut occupied: Occupied,
+    request: GenerateRequest,
+    events: mpsc::Sender<Event>,
+    is_heavy: Arc<AtomicBool>,
+) -> Event {
     let node_type = Arc::clone(&occupied.isolate.node_type);
     let Some(guest) = occupied.guest.as_mut() else { return Err(InferenceError::Stopped(occupied.isolate.id.to_string())) };
-    let answer = AssertUnwindSafe(guest.answer(&node_type, request, Voice::new(events, node_type.limits.output_bytes)));
+    let voice = Voice::new(events, node_type.limits.output_bytes);
+    let answer = AssertUnwindSafe(guest.answer(&node_type, request, voice, is_heavy));
     // a panic would be the host's mistake: it should cost this guest and no other
     let Ok(ended) = answer.catch_unwind().await else {
         return Err(InferenceError::Backend("the host's code for the guest panicked; its log says where".into()));
     };
     occupied.isolate.served.fetch_add(1, Ordering::Relaxed);
+    match &ended.result {
+        Ok(_) => occupied.note(true),
+        Err(InferenceError::Guest { .. }) if !ended.usable => occupied.note(false),
+        // neither its merit nor its fault
+        Err(_) => {}
+    }
     if ended.usable {
         occupied.leave();
     } else if let Err(error) = &ended.result {
@@ -179,6 +246,14 @@ async fn serve(mut occupied: Occupied, request: GenerateRequest, events: mpsc::S
 // === impl Occupied ===
 
 impl Occupied {
+    /// How it ended, for those that come after.
+    fn note(&self, went_well: bool) {
+        let mut slot = self.isolate.lock();
+        if slot.turn == self.turn {
+            slot.health.note(went_well, Instant::now());
+        }
+    }
+
     /// Gives the guest back, where there is one, and the isolate to the next request.
     fn leave(&mut self) {
         if std::mem::replace(&mut self.left, true) {
@@ -186,8 +261,14 @@ impl Occupied {
         }
         let guest = self.guest.take();
         let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
-        self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         let mut slot = self.isolate.lock();
+        if slot.turn != self.turn {
+            // others have the isolate by now
+            drop(slot);
+            drop(guest);
+            return;
+        }
+        self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
         match slot.state {
             NodeState::Busy => {
                 slot.state = NodeState::Ready;
@@ -201,7 +282,7 @@ impl Occupied {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        if self.guest.take().is_some() {
+        if self.guest.take().is_some() && self.isolate.lock().turn == self.turn {
             self.isolate.replaced.fetch_add(1, Ordering::Relaxed);
         }
         self.leave();
@@ -217,17 +298,57 @@ impl Stream for Events {
         if let Ok(piece) = self.pieces.try_recv() {
             return Poll::Ready(Some(piece));
         }
-        if let Some(serving) = &mut self.serving
-            && let Poll::Ready(end) = serving.as_mut().poll(cx)
-        {
+        let polled = match &mut self.serving {
+            Serving::Here(serving) => serving.as_mut().poll(cx),
+            Serving::Lane(task) => Pin::new(task).poll(cx).map(|joined| joined.unwrap_or_else(|e| Err(lost(&e)))),
+            Serving::Done => return Poll::Ready(self.end.take()),
+        };
+        if let Poll::Ready(end) = polled {
             // its place too is free from here on, however long the client takes to be told
-            self.serving = None;
-            self.end = Some(end);
+            (self.serving, self.end) = (Serving::Done, Some(end));
+        } else if self.is_heavy.swap(false, Ordering::Relaxed) {
+            self.go_on_in_the_lane();
+            cx.waker().wake_by_ref();
         }
-        match self.pieces.try_recv() {
-            Ok(piece) => Poll::Ready(Some(piece)),
-            Err(_) if self.serving.is_some() => Poll::Pending,
-            Err(_) => Poll::Ready(self.end.take()),
+        if let Serving::Lane(_) = &self.serving {
+            // another thread sends, and must find this one waiting
+            return match self.pieces.poll_recv(cx) {
+                Poll::Ready(Some(piece)) => Poll::Ready(Some(piece)),
+                _ => Poll::Pending,
+            };
+        }
+        match (self.pieces.try_recv(), &self.serving) {
+            (Ok(piece), _) => Poll::Ready(Some(piece)),
+            (Err(_), Serving::Done) => Poll::Ready(self.end.take()),
+            (Err(_), _) => Poll::Pending,
+        }
+    }
+}
+
+fn lost(error: &JoinError) -> InferenceError {
+    InferenceError::Backend(format!("the guest's task ended without a word: {error}"))
+}
+
+impl Events {
+    fn go_on_in_the_lane(&mut self) {
+        self.serving = match std::mem::replace(&mut self.serving, Serving::Done) {
+            Serving::Here(serving) => match self.isolate.node_type.pools.lane.take(serving) {
+                Some(task) => Serving::Lane(task),
+                None => {
+                    self.end = Some(Err(InferenceError::Stopped(self.isolate.id.to_string())));
+                    Serving::Done
+                }
+            },
+            other => other,
+        };
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Serving::Lane(task) = &self.serving {
+            task.abort();
+            self.isolate.abandon(self.turn);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! [`llambo_inference::Node`]s. Guests see models as [`llambo_inference::Models`]; this crate knows no llama.cpp.
 //!
 //! `pool` is the room isolates live in, `slab` how it is laid out where the system can, `module` what runs in them, `guest` one running instance, `state`, `nn` and `branch` what a
-//! guest can call, `limits`, `cpu`, `share` and `ticker` what holds it back and ends it.
+//! guest can call, `limits`, `cpu`, `share`, `lane` and `ticker` what holds it back and ends it.
 
 mod bindings;
 #[expect(unreachable_pub, reason = "the generated bindings re-export the resource type")]
@@ -14,7 +14,9 @@ mod cpu;
 mod ephemeral;
 mod error;
 mod guest;
+mod health;
 mod isolate;
+mod lane;
 mod limits;
 mod module;
 #[expect(unreachable_pub, reason = "the generated bindings re-export the resource types")]

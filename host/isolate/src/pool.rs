@@ -18,8 +18,8 @@ use wasmtime::{Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationSt
 
 use crate::{
     SandboxError,
+    lane::HeavyLane,
     limits::Limits,
-    share::HeavyLane,
     slab::{self, Memories, Stacks},
     ticker::Ticker,
 };
@@ -151,6 +151,8 @@ impl Pools {
     pub(crate) fn new(cache_folder: Option<PathBuf>, layout: Layout) -> Result<Self, SandboxError> {
         let ticker = Ticker::start()
             .map_err(|e| SandboxError::System { what: "the thread of epochs cannot start", detail: e.to_string() })?;
+        let lane = HeavyLane::start()
+            .map_err(|e| SandboxError::System { what: "the threads of the heavy lane cannot start", detail: e.to_string() })?;
         let cache = match cache_folder {
             None => None,
             Some(folder) => {
@@ -164,7 +166,7 @@ impl Pools {
             }
         };
         let left = Left { maps: max_map_count().saturating_sub(MAPS_RESERVED), address_bytes: ADDRESS_BYTES };
-        Ok(Self { ticker, layout, lane: HeavyLane::new(), cache, left: Arc::new(Mutex::new(left)), shared: Mutex::default() })
+        Ok(Self { ticker, layout, lane, cache, left: Arc::new(Mutex::new(left)), shared: Mutex::default() })
     }
 
     /// A pool with room for isolates of these limits: for `wanted` of them and some more, or one that other types use too and that has room at

@@ -1,21 +1,12 @@
-//! What of a core an isolate may have, and who may have one at all when there are more that compute than cores.
-//!
-//! Most guests use microseconds between two waits for a model, and run whenever they can. One that has used [`HEAVY`] without a wait goes on in the heavy
-//! lane only, where there are fewer places than cores, each for another [`HEAVY`], in order of arrival: however many compute without end, the others
-//! find a core.
+//! What of a core an isolate may have.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 /// CPU time that an isolate may use before its share is looked at: short requests are never held back.
 const BURST: Duration = Duration::from_millis(100);
-/// CPU time without a wait that makes a guest a heavy one, and that it gets at a time from then on.
-pub(crate) const HEAVY: Duration = Duration::from_millis(2);
 
 /// Credit in CPU time: refills by the share, to the burst at most. Lasts as long as the isolate, whatever becomes of its guests.
 pub(crate) struct CpuShare {
@@ -28,10 +19,6 @@ struct Credit {
     seconds: f64,
     at: Instant,
 }
-
-/// The places for guests that compute long.
-#[derive(Clone)]
-pub(crate) struct HeavyLane(Arc<Semaphore>);
 
 // === impl CpuShare ===
 
@@ -48,21 +35,6 @@ impl CpuShare {
         credit.seconds = (credit.seconds + earned).min(BURST.as_secs_f64()) - used.as_secs_f64();
         credit.at = now;
         Duration::try_from_secs_f64(-credit.seconds / self.share).unwrap_or(Duration::ZERO)
-    }
-}
-
-// === impl HeavyLane ===
-
-impl HeavyLane {
-    /// Half of the cores, and one at least.
-    pub(crate) fn new() -> Self {
-        let n_cores = thread::available_parallelism().map_or(1, usize::from);
-        Self(Arc::new(Semaphore::new((n_cores / 2).max(1))))
-    }
-
-    /// A place, in order of arrival. `None` is never seen: the lane is not closed.
-    pub(crate) async fn enter(self) -> Option<OwnedSemaphorePermit> {
-        self.0.acquire_owned().await.ok()
     }
 }
 

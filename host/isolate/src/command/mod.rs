@@ -18,7 +18,6 @@ use crate::{
     ephemeral::{self, Handles, Holder},
     guest::{CALL_BYTES, Ended, FAILURE_BYTES, why},
     output::Voice,
-    share::CpuShare,
     slab::OnStack,
     state::{Call, GuestState, MAX_RANDOM_BYTES},
 };
@@ -77,12 +76,11 @@ impl Command {
         &self,
         engine: &Engine,
         node_type: &NodeType,
-        share: &Arc<CpuShare>,
+        meter: Arc<CpuMeter>,
         request: GenerateRequest,
         voice: Voice,
     ) -> Ended {
         let _ticking = node_type.pools.ticker.running();
-        let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(share)));
         let (stderr, deadline) = (Stderr::default(), request.deadline);
         let mut store = Self::store(engine, node_type, request, voice, &stderr);
         node_type.slice(&mut store, Arc::clone(&meter));
