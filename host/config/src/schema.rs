@@ -117,6 +117,8 @@ pub struct TypeConfig {
     pub host_calls_per_second: u32,
     /// Text a guest may send for one request, in bytes.
     pub max_output_bytes: u64,
+    /// Text a guest may send in a second, in bytes, averaged over the request.
+    pub output_bytes_per_second: u64,
     /// Elements in all of a guest's tables.
     pub table_elements: u32,
     /// Wasm stack in bytes.

@@ -38,7 +38,7 @@ const MODEL: &[&str] = &[
 ];
 const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack", "tenant", "args", "env",
+    "table-elements", "stack", "tenant", "args", "env", "output-per-second",
 ];
 const GPU: &[&str] = &["layers", "devices"];
 const TENANT: &[&str] = &["weight"];
@@ -265,6 +265,7 @@ fn node_type(
         tier: map.whole("tier", 0..=2).unwrap_or(0),
         cpu_time: map.number("cpu-seconds", 0.001..=86_400.0).map_or(Duration::from_secs(10), Duration::from_secs_f64),
         host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),
+        output_bytes_per_second: map.size("output-per-second", KB..=GB).unwrap_or(256 * KB),
         max_output_bytes: map.size("max-output", KB..=GB).unwrap_or(8 * MB),
         table_elements: map.whole("table-elements", 1..=10_000_000).unwrap_or(10_000),
         stack_bytes: map.size("stack", 64 * KB..=MB).unwrap_or(128 * KB),

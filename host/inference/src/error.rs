@@ -115,6 +115,11 @@ impl InferenceError {
         }
     }
 
+    /// Whether another node might do better: not where a guest used up what a request may use, which the next one would do again.
+    pub fn may_be_tried_again(&self) -> bool {
+        self.fault() == Fault::Node && !self.reason().ends_with("_EXHAUSTED")
+    }
+
     /// A stable upper-case name for clients and metrics.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -39,6 +39,8 @@ pub(crate) struct CpuMeter {
     used_ns: AtomicU64,
     /// When the running poll began, since `began`.
     poll_began_ns: AtomicU64,
+    /// The poll in which it was found to compute for long.
+    suspected_ns: AtomicU64,
     /// What of `used_ns` the isolate was charged for.
     charged_ns: AtomicU64,
     share: Arc<CpuShare>,
@@ -100,6 +102,7 @@ impl CpuMeter {
             began: Instant::now(),
             used_ns: AtomicU64::new(0),
             poll_began_ns: AtomicU64::new(0),
+            suspected_ns: AtomicU64::new(u64::MAX),
             charged_ns: AtomicU64::new(0),
             share,
             hurry: pools.ticker.hurry(),
@@ -125,10 +128,9 @@ impl CpuMeter {
         returned
     }
 
-    /// CPU time so far. To be called from within a metered poll.
-    fn used(&self) -> Duration {
-        let poll_began = self.began + Duration::from_nanos(self.poll_began_ns.load(Ordering::Relaxed));
-        self.total() + since(poll_began).0
+    /// CPU time since the last wait. To be called from within a metered poll.
+    fn in_this_poll(&self) -> Duration {
+        since(self.began + Duration::from_nanos(self.poll_began_ns.load(Ordering::Relaxed))).0
     }
 
     /// CPU time of all polls that are over.
@@ -138,17 +140,23 @@ impl CpuMeter {
 
     /// What a guest does next whose slice is over by the clock: goes on, if it hardly ran; ends; or gives way, until its share lets it go on.
     pub(crate) fn next_slice(self: &Arc<Self>, limits: &Limits) -> Result<UpdateDeadline, Exhausted> {
-        let used = self.used();
+        let running = self.in_this_poll();
+        let used = self.total() + running;
         if used >= limits.cpu_time {
             return Err(Exhausted::cpu(limits.cpu_time));
         }
-        let before = Duration::from_nanos(self.charged_ns.load(Ordering::Relaxed));
-        if used.saturating_sub(before) < HEAVY {
+        let pause = self.charge(used);
+        let poll = self.poll_began_ns.load(Ordering::Relaxed);
+        let is_heavy = running >= HEAVY && {
+            self.hurry.hurry();
+            // seen twice in one poll: once may be a machine that was away for a while
+            self.suspected_ns.swap(poll, Ordering::Relaxed) == poll
+        };
+        if is_heavy {
+            self.is_heavy.store(true, Ordering::Relaxed);
+        } else if pause.is_zero() {
             return Ok(UpdateDeadline::Continue(1));
         }
-        self.hurry.hurry();
-        self.is_heavy.store(true, Ordering::Relaxed);
-        let pause = self.charge(used);
         Ok(UpdateDeadline::YieldCustom(
             1,
             Box::pin(async move {

@@ -32,6 +32,11 @@ use crate::{
     output::{CHANNEL_PIECES, Event, Voice},
 };
 
+/// A guest that is larger is not dropped on a thread that others need.
+const LARGE_BYTES: u64 = 4 << 20;
+/// Pieces that wait together go on as one of about this size.
+const MERGED_BYTES: usize = 1024;
+
 /// One sandboxed guest and its place.
 pub struct Isolate {
     me: Weak<Self>,
@@ -52,6 +57,8 @@ struct Slot {
     /// Counts requests: one that was given up says nothing about those after it.
     turn: u64,
     health: Health,
+    /// The last request computed without a wait, or ended badly: the next one starts where that harms nobody.
+    is_suspect: bool,
 }
 
 /// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
@@ -93,6 +100,7 @@ impl Isolate {
             berth: Some(Arc::new(berth)),
             turn: 0,
             health: Health::default(),
+            is_suspect: false,
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -196,7 +204,12 @@ impl Node for Isolate {
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
             let (turn, is_heavy) = (occupied.turn, Arc::<AtomicBool>::default());
             let serving = Serving::Here(serve(occupied, request, sender, Arc::clone(&is_heavy)).boxed());
-            Ok(Box::pin(Events { isolate: me, turn, is_heavy, serving, pieces, end: None }) as AnswerStream)
+            let is_suspect = std::mem::take(&mut me.lock().is_suspect);
+            let mut events = Events { isolate: me, turn, is_heavy, serving, pieces, end: None };
+            if is_suspect {
+                events.go_on_in_the_lane();
+            }
+            Ok(Box::pin(events) as AnswerStream)
         })
     }
 
@@ -221,7 +234,7 @@ async fn serve(
 ) -> Event {
     let node_type = Arc::clone(&occupied.isolate.node_type);
     let Some(guest) = occupied.guest.as_mut() else { return Err(InferenceError::Stopped(occupied.isolate.id.to_string())) };
-    let voice = Voice::new(events, node_type.limits.output_bytes);
+    let voice = Voice::new(events, &node_type.limits);
     let answer = AssertUnwindSafe(guest.answer(&node_type, request, voice, is_heavy));
     // a panic would be the host's mistake: it should cost this guest and no other
     let Ok(ended) = answer.catch_unwind().await else {
@@ -251,6 +264,7 @@ impl Occupied {
         let mut slot = self.isolate.lock();
         if slot.turn == self.turn {
             slot.health.note(went_well, Instant::now());
+            slot.is_suspect |= !went_well;
         }
     }
 
@@ -282,8 +296,14 @@ impl Occupied {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        if self.guest.take().is_some() && self.isolate.lock().turn == self.turn {
-            self.isolate.replaced.fetch_add(1, Ordering::Relaxed);
+        if let Some(guest) = self.guest.take() {
+            if self.isolate.lock().turn == self.turn {
+                self.isolate.replaced.fetch_add(1, Ordering::Relaxed);
+            }
+            if guest.memory_bytes() >= LARGE_BYTES {
+                // giving its pages back takes milliseconds
+                self.isolate.node_type.pools.lane.take(async move { drop(guest) });
+            }
         }
         self.leave();
     }
@@ -296,7 +316,7 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         if let Ok(piece) = self.pieces.try_recv() {
-            return Poll::Ready(Some(piece));
+            return Poll::Ready(Some(self.with_more(piece)));
         }
         let polled = match &mut self.serving {
             Serving::Here(serving) => serving.as_mut().poll(cx),
@@ -307,18 +327,19 @@ impl Stream for Events {
             // its place too is free from here on, however long the client takes to be told
             (self.serving, self.end) = (Serving::Done, Some(end));
         } else if self.is_heavy.swap(false, Ordering::Relaxed) {
+            self.isolate.lock().is_suspect = true;
             self.go_on_in_the_lane();
             cx.waker().wake_by_ref();
         }
         if let Serving::Lane(_) = &self.serving {
             // another thread sends, and must find this one waiting
             return match self.pieces.poll_recv(cx) {
-                Poll::Ready(Some(piece)) => Poll::Ready(Some(piece)),
+                Poll::Ready(Some(piece)) => Poll::Ready(Some(self.with_more(piece))),
                 _ => Poll::Pending,
             };
         }
         match (self.pieces.try_recv(), &self.serving) {
-            (Ok(piece), _) => Poll::Ready(Some(piece)),
+            (Ok(piece), _) => Poll::Ready(Some(self.with_more(piece))),
             (Err(_), Serving::Done) => Poll::Ready(self.end.take()),
             (Err(_), _) => Poll::Pending,
         }
@@ -330,15 +351,30 @@ fn lost(error: &JoinError) -> InferenceError {
 }
 
 impl Events {
+    /// What was said meanwhile comes along: each message on its own costs more than all of them together.
+    fn with_more(&mut self, mut event: Event) -> Event {
+        while let Ok(AnswerEvent::Piece { text, n_tokens }) = &mut event
+            && text.len() < MERGED_BYTES
+            && let Ok(Ok(AnswerEvent::Piece { text: more, n_tokens: n_more })) = self.pieces.try_recv()
+        {
+            text.push_str(&more);
+            *n_tokens = n_tokens.saturating_add(n_more);
+        }
+        event
+    }
+
     fn go_on_in_the_lane(&mut self) {
+        metrics::counter!("llambo_isolate_heavy_total", "type" => self.isolate.node_type.settings().name.to_string())
+            .increment(1);
         self.serving = match std::mem::replace(&mut self.serving, Serving::Done) {
-            Serving::Here(serving) => match self.isolate.node_type.pools.lane.take(serving) {
-                Some(task) => Serving::Lane(task),
-                None => {
+            Serving::Here(serving) => {
+                if let Some(task) = self.isolate.node_type.pools.lane.take(serving) {
+                    Serving::Lane(task)
+                } else {
                     self.end = Some(Err(InferenceError::Stopped(self.isolate.id.to_string())));
                     Serving::Done
                 }
-            },
+            }
             other => other,
         };
     }

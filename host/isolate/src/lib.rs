@@ -44,6 +44,7 @@ pub use self::{
 pub fn describe_metrics() {
     use metrics::{Unit, describe_counter, describe_histogram};
     describe_counter!("llambo_isolate_replaced_total", "Guests that ended badly and were replaced, by reason");
+    describe_counter!("llambo_isolate_heavy_total", "Guests that computed without a wait and went on in the heavy lane, by type");
     describe_histogram!("llambo_isolate_spawn_seconds", Unit::Seconds, "Time from nothing to a ready isolate");
     describe_histogram!("llambo_isolate_guest_cpu_seconds", Unit::Seconds, "CPU time a guest took for one request");
     describe_histogram!("llambo_isolate_nn_compute_seconds", Unit::Seconds, "Time a guest waited in one `compute`");

@@ -26,6 +26,8 @@ pub struct Limits {
     pub host_calls_per_second: u32,
     /// Text sent for one request.
     pub output_bytes: u64,
+    /// Text sent in a second, averaged; what is faster waits. A whole second's worth may come at once. Above 0.
+    pub output_bytes_per_second: u64,
 }
 
 /// A limit was passed. Travels as a trap from where it was noticed to where the guest's end is told.
@@ -66,6 +68,7 @@ impl Default for Limits {
             cpu_time: Duration::from_secs(10),
             host_calls_per_second: 20_000,
             output_bytes: 8 << 20,
+            output_bytes_per_second: 256 << 10,
         }
     }
 }

@@ -1,20 +1,27 @@
 //! What a guest says, on its way to the client: whole UTF-8, counted, at the client's pace.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use llambo_inference::{AnswerEvent, InferenceError};
 use tokio::sync::{Mutex, mpsc};
 
-use crate::limits::Exhausted;
+use crate::limits::{Exhausted, Limits};
 
 /// Pieces between a guest and its client: enough that neither waits for the other's every step.
 pub(crate) const CHANNEL_PIECES: usize = 16;
 
 /// One piece at most: well below the 4 MiB that clients take in one message.
 const PIECE_BYTES: usize = 64 << 10;
+/// What a piece without tokens counts as at least, in bytes of a second's worth.
+const PIECE_COSTS: usize = 4096;
+/// Waits that are shorter are put off: waking a guest for each piece would cost more than the pieces.
+const SHORTEST_WAIT: Duration = Duration::from_millis(500);
 
 pub(crate) type Event = Result<AnswerEvent, InferenceError>;
 
@@ -33,6 +40,10 @@ struct Sender {
     n_bytes: u64,
     /// Bytes in all at most.
     limit: u64,
+    /// Bytes in a second, beyond the first second's; and what counts as sent.
+    rate: u64,
+    n_paced: u64,
+    began: Instant,
     /// The start of a character that is not whole yet, and the tokens it came with.
     held: Vec<u8>,
     held_tokens: u32,
@@ -41,9 +52,18 @@ struct Sender {
 // === impl Voice ===
 
 impl Voice {
-    /// For at most `limit` bytes.
-    pub(crate) fn new(events: mpsc::Sender<Event>, limit: u64) -> Self {
-        let sender = Mutex::new(Sender { events, n_bytes: 0, limit, held: Vec::new(), held_tokens: 0 });
+    /// For as much as `limits` allow.
+    pub(crate) fn new(events: mpsc::Sender<Event>, limits: &Limits) -> Self {
+        let sender = Mutex::new(Sender {
+            events,
+            n_bytes: 0,
+            limit: limits.output_bytes,
+            rate: limits.output_bytes_per_second,
+            n_paced: 0,
+            began: Instant::now(),
+            held: Vec::new(),
+            held_tokens: 0,
+        });
         Self(Arc::new(Shared { sender, unsent_tokens: AtomicU32::new(0) }))
     }
 
@@ -83,6 +103,12 @@ impl Sender {
         if self.n_bytes > limit {
             return Err(Exhausted::output(limit));
         }
+        // many small pieces cost as much as a few large ones; those that tokens came with are paid for
+        self.n_paced = self.n_paced.saturating_add(if n_tokens == 0 { text.len().max(PIECE_COSTS) } else { text.len() } as u64);
+        let ahead = ahead(self.n_paced, self.rate, self.began.elapsed());
+        if ahead >= SHORTEST_WAIT {
+            tokio::time::sleep(ahead).await;
+        }
         let mut rest = text.as_str();
         loop {
             let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE_BYTES));
@@ -106,6 +132,12 @@ impl Sender {
         let piece = AnswerEvent::Piece { text, n_tokens: std::mem::take(&mut self.held_tokens) };
         self.events.send(Ok(piece)).await.is_ok()
     }
+}
+
+/// How long one that sent `n_bytes` within `elapsed` waits. A whole second's worth may come at once.
+fn ahead(n_bytes: u64, rate: u64, elapsed: Duration) -> Duration {
+    let due = Duration::try_from_secs_f64(n_bytes.saturating_sub(rate) as f64 / rate as f64);
+    due.unwrap_or(Duration::MAX).saturating_sub(elapsed)
 }
 
 /// Takes all of `bytes` but the start of a character that may still become whole. What can never become whole is replaced by
@@ -154,9 +186,17 @@ mod tests {
     #[tokio::test]
     async fn what_the_client_gets_is_what_counts() {
         let (events, _reader) = mpsc::channel(CHANNEL_PIECES);
-        let voice = Voice::new(events, 6);
+        let voice = Voice::new(events, &Limits { output_bytes: 6, ..Limits::default() });
         assert!(voice.say(b"\xff\xff").await.unwrap());
         assert!(voice.say(b"x").await.is_err(), "two bytes that are no text became six");
+    }
+
+    #[test]
+    fn a_flood_is_slowed_to_its_rate() {
+        let seconds = Duration::from_secs_f64;
+        assert_eq!(ahead(1000, 1000, Duration::ZERO), Duration::ZERO);
+        assert_eq!(ahead(1500, 1000, seconds(0.2)), seconds(0.3));
+        assert_eq!(ahead(1500, 1000, seconds(0.6)), Duration::ZERO);
     }
 
     #[test]

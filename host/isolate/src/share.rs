@@ -66,8 +66,8 @@ mod tests {
             let cpu = CpuShare::new(share, start);
             let (mut now, mut used) = (start, Duration::ZERO);
             for (work_ms, rest_ms) in steps {
-                now += rest_ms as u32 * MS;
-                let work = work_ms as u32 * MS;
+                now += Duration::from_millis(rest_ms);
+                let work = Duration::from_millis(work_ms);
                 used += work;
                 // it waits as long as it is told
                 now += cpu.charge(work, now);

@@ -244,6 +244,7 @@ fn limits(node_type: &TypeConfig) -> Limits {
         cpu_time: node_type.cpu_time,
         host_calls_per_second: node_type.host_calls_per_second,
         output_bytes: node_type.max_output_bytes,
+        output_bytes_per_second: node_type.output_bytes_per_second,
     }
 }
 

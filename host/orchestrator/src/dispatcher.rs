@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use llambo_inference::{Answer, AnswerEvent, AnswerStream, Fault, GenerateRequest, InferenceError};
+use llambo_inference::{Answer, AnswerEvent, AnswerStream, GenerateRequest, InferenceError};
 use llambo_strategy::RequestView;
 use tokio::{
     sync::oneshot,
@@ -96,7 +96,7 @@ impl Dispatcher {
             };
             lease.mark_failed(&error);
             failed.push(lease.key());
-            if error.fault() != Fault::Node || failed.len() >= self.shared.settings.attempts as usize {
+            if !error.may_be_tried_again() || failed.len() >= self.shared.settings.attempts as usize {
                 return Err(error.into());
             }
             tracing::debug!(request_id = %request.id, node_id = %lease.node_id(), %error, "node failed before its first token");

@@ -101,7 +101,7 @@ async fn each_request_has_a_program_of_its_own_and_its_end_says_why() {
     let mut unread = isolate.generate(ask("stream hello", 1_000_000)).await.unwrap();
     assert!(unread.next().await.unwrap().is_ok());
     drop(unread);
-    assert_eq!(engine.load().n_running, 0);
+    eventually("the generation ended", async || engine.load().n_running == 0).await;
     assert!(run(&isolate, "complete hello").await.unwrap().0.contains("word6"));
     models.remove(&"fake".into());
     assert_eq!(reason(run(&isolate, "complete hello").await), "UNKNOWN_MODEL", "the cause behind a number");
