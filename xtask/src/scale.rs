@@ -4,6 +4,7 @@
 //! `llamboctl bench load` keeps `--concurrency` requests in flight until `--requests` are done. Everything runs on this
 //! machine: the load takes its share of the processor from the host, and the report says how many cores there were.
 
+mod attack;
 mod report;
 
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::arguments::{self, Failure, Flags, Rest};
 use crate::host::{Host, Ports, Until, work_folder};
@@ -19,10 +20,12 @@ use crate::step::{Step, line, say};
 use crate::{build, setup};
 use report::Report;
 
-pub(crate) const SYNOPSIS: &str =
-    "scale [--isolates N] [--requests N] [--concurrency N] [--max-tokens N] [--model PATH] [--strategy NAME] [--json FILE]";
+pub(crate) const SYNOPSIS: &str = "scale [--isolates N] [--requests N] [--concurrency N] [--max-tokens N] [--model PATH] [--strategy NAME] [--hostile PERCENT] \
+    [--churn N] [--json FILE]";
 const FLAGS: Flags = Flags {
-    values: &["--isolates", "--requests", "--concurrency", "--max-tokens", "--model", "--strategy", "--json"],
+    values: &[
+        "--isolates", "--requests", "--concurrency", "--max-tokens", "--model", "--strategy", "--hostile", "--churn", "--json",
+    ],
     switches: &[],
     rest: Rest::Refused,
 };
@@ -38,15 +41,22 @@ struct Settings {
     max_tokens: u32,
     model: String,
     strategy: String,
+    /// Isolates that misbehave, beside the others.
+    hostile: u32,
+    /// Isolates made and stopped while others serve.
+    churn: u32,
     json: Option<PathBuf>,
 }
 
 impl Settings {
     fn parse(words: &[String]) -> Result<Self, Failure> {
         let parsed = arguments::parse(FLAGS, words)?;
+        let isolates = parsed.count("--isolates", 10_000)?;
         let text = |name: &str, default: &str| parsed.text(name).unwrap_or(default).to_owned();
         Ok(Self {
-            isolates: parsed.count("--isolates", 10_000)?,
+            isolates,
+            hostile: share(parsed.text("--hostile").unwrap_or("0"), isolates)?,
+            churn: parsed.get("--churn")?.unwrap_or(0),
             requests: parsed.count("--requests", 20_000)?,
             concurrency: parsed.count("--concurrency", 256)?,
             max_tokens: parsed.count("--max-tokens", 16)?,
@@ -58,6 +68,14 @@ impl Settings {
 
     /// The host's configuration. JSON is YAML, and quotes what needs quoting.
     fn config(&self) -> Value {
+        let tiny = json!({ "count": 0, "cpu": 0.1, "memory": "128MB", "model": "model" });
+        let mut types = Map::from_iter([("tiny".to_owned(), tiny.clone())]);
+        if self.hostile > 0 {
+            types.extend(attack::types(self.hostile).into_iter().map(|(name, _, what)| (name.to_owned(), what)));
+        }
+        if self.churn > 0 {
+            types.insert("churn".to_owned(), tiny);
+        }
         json!({
             "models": [{
                 "name": "model",
@@ -65,11 +83,11 @@ impl Settings {
                 "sequences": self.concurrency.clamp(*SEQUENCES.start(), *SEQUENCES.end()),
                 "embeddings": false,
             }],
-            "types": { "tiny": { "count": 0, "cpu": 0.1, "memory": "128MB", "model": "model" } },
+            "types": types,
             "balancing": { "strategy": self.strategy },
             "queue": {
                 "max-waiting": self.concurrency.max(4096),
-                "max-in-flight": self.concurrency.max(512),
+                "max-in-flight": (self.concurrency + self.hostile).max(512),
                 "max-wait": "5m",
             },
         })
@@ -78,9 +96,18 @@ impl Settings {
     fn as_json(&self) -> Value {
         json!({
             "isolates": self.isolates, "requests": self.requests, "concurrency": self.concurrency,
-            "max_tokens": self.max_tokens, "model": self.model, "strategy": self.strategy,
+            "max_tokens": self.max_tokens, "model": self.model, "strategy": self.strategy, "hostile": self.hostile,
+            "churn": self.churn,
         })
     }
+}
+
+/// Of `isolates` so many percent, written as `10` or `10%`.
+fn share(text: &str, isolates: u32) -> Result<u32, Failure> {
+    let percent: Option<u32> = text.trim_end_matches('%').parse().ok().filter(|percent| *percent <= 100);
+    let percent =
+        percent.ok_or_else(|| Failure::Usage(format!("`--hostile {text}` is no share; write a percentage, such as 10%")))?;
+    Ok(u32::try_from(u64::from(isolates) * u64::from(percent) / 100).unwrap_or(u32::MAX))
 }
 
 /// `cargo xtask scale`.
@@ -114,11 +141,35 @@ fn measure(host: &Host, settings: &Settings, load_file: &Path) -> Result<Report,
     let after = memory(host)?;
     step.done("");
 
+    let load = send(host, settings, "", load_file)?;
+    let attacked = match settings.hostile {
+        0 => None,
+        n_hostile => {
+            let _attack = attack::Attack::begin(host, n_hostile)?;
+            Some(send(host, settings, " under attack", load_file)?)
+        }
+    };
+    let churned = match settings.churn {
+        0 => None,
+        n => Some(attack::churn(host, n)?),
+    };
+
+    let under_load = memory(host)?;
+    let nodes = host.ask(&["nodes", "list", "--type", "tiny", "--limit", &count])?;
+    let status = host.ask(&["status"])?;
+    let machine = machine();
+    let settings = settings.as_json();
+    let memory = [before, after, under_load];
+    Ok(Report { machine, settings, spawn, spawn_seconds, memory, load, attacked, churned, nodes, status })
+}
+
+/// One load; what `llamboctl` says of it.
+fn send(host: &Host, settings: &Settings, how: &str, load_file: &Path) -> Result<Value, Failure> {
     // from the last run, perhaps
     let _ = fs::remove_file(load_file);
     let (requests, concurrency, tokens) =
         (settings.requests.to_string(), settings.concurrency.to_string(), settings.max_tokens.to_string());
-    let step = Step::begin(&format!("send {requests} requests of {tokens} tokens, {concurrency} at a time"));
+    let step = Step::begin(&format!("send {requests} requests of {tokens} tokens, {concurrency} at a time{how}"));
     let mut load = host.llamboctl(&["--json", "bench", "load", "--concurrency", &concurrency, "--requests", &requests]);
     load.args(["--max-tokens", &tokens, "--type", "tiny", "--json-file"]).arg(load_file);
     // it prints the same report that the file gets
@@ -129,13 +180,7 @@ fn measure(host: &Host, settings: &Settings, load_file: &Path) -> Result<Report,
         return Err(Failure::Failed(format!("the load left no report: llamboctl ended with {status}")));
     };
     step.done("");
-
-    let under_load = memory(host)?;
-    let nodes = host.ask(&["nodes", "list", "--type", "tiny", "--limit", &count])?;
-    let status = host.ask(&["status"])?;
-    let machine = machine();
-    let settings = settings.as_json();
-    Ok(Report { machine, settings, spawn, spawn_seconds, memory: [before, after, under_load], load, nodes, status })
+    Ok(load)
 }
 
 /// Resident memory of the host: its own figure and the kernel's, in bytes.
@@ -195,6 +240,17 @@ mod tests {
         assert_eq!(config["models"][0]["sequences"], 128);
         assert_eq!(settings("--concurrency 8").unwrap().config()["models"][0]["sequences"], 64);
         assert_eq!(config["types"]["tiny"]["count"], 0);
+    }
+
+    #[test]
+    fn hostile_ones_are_a_share_of_all() {
+        let hostile = settings("--isolates 2000 --hostile 10%").unwrap();
+        assert_eq!(hostile.hostile, 200);
+        let types = hostile.config()["types"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(types, ["tiny", "hostile", "pointers"]);
+        assert_eq!(attack::types(200).iter().map(|(_, count, _)| count).sum::<u32>(), 200);
+        assert!(settings("--hostile many").is_err() && settings("--hostile 101").is_err());
+        assert!(settings("--churn 5").unwrap().config()["types"]["churn"].is_object());
     }
 
     #[test]

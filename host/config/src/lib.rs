@@ -32,7 +32,7 @@ pub use self::{
     error::{ConfigError, ConfigErrors},
     schema::{
         Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource, Network, Queue,
-        Shutdown, Strategy, TenantConfig, TypeConfig,
+        RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
     },
 };
 

@@ -32,6 +32,17 @@ pub struct TenantConfig {
     pub name: String,
     /// Share of a full batch, relative to other tenants.
     pub weight: f64,
+    /// What each of its requests may use, whichever type serves it.
+    pub budget: RequestBudget,
+}
+
+/// What one request may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestBudget {
+    /// Tokens generated, by all models together.
+    pub tokens: Option<u32>,
+    /// Time, where its own deadline is not earlier.
+    pub time: Option<Duration>,
 }
 
 /// One model that is loaded at the start.
@@ -119,6 +130,8 @@ pub struct TypeConfig {
     pub max_output_bytes: u64,
     /// Text a guest may send in a second, in bytes, averaged over the request.
     pub output_bytes_per_second: u64,
+    /// What each request may use; its tenant may allow less.
+    pub budget: RequestBudget,
     /// Elements in all of a guest's tables.
     pub table_elements: u32,
     /// Wasm stack in bytes.
@@ -243,6 +256,16 @@ impl Config {
     /// The weight of that tenant; 1 where it has none of its own.
     pub fn tenant_weight(&self, name: &str) -> f64 {
         self.tenants.iter().find(|tenant| tenant.name == name).map_or(1.0, |tenant| tenant.weight)
+    }
+
+    /// What each request may use that a type serves: the smaller of what the type and its tenant say.
+    pub fn budget(&self, node_type: &TypeConfig) -> RequestBudget {
+        let tenant = self.tenants.iter().find(|tenant| tenant.name == node_type.tenant);
+        let (own, tenant) = (node_type.budget, tenant.map(|tenant| tenant.budget).unwrap_or_default());
+        RequestBudget {
+            tokens: [own.tokens, tenant.tokens].into_iter().flatten().min(),
+            time: [own.time, tenant.time].into_iter().flatten().min(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource, Network, Queue,
-    Shutdown, Strategy, TenantConfig, TypeConfig,
+    RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
     decode::{Decoder, Map, Value, meant},
     spelling::listed,
     tree::Node,
@@ -38,10 +38,10 @@ const MODEL: &[&str] = &[
 ];
 const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack", "tenant", "args", "env", "output-per-second",
+    "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-time",
 ];
 const GPU: &[&str] = &["layers", "devices"];
-const TENANT: &[&str] = &["weight"];
+const TENANT: &[&str] = &["weight", "max-tokens", "max-time"];
 const BALANCING: &[&str] = &["strategy", "attempts"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
 const NETWORK: &[&str] = &["grpc", "http", "max-request-size", "client-stall-timeout", "insecure"];
@@ -203,10 +203,15 @@ fn tenants(root: &Map<'_>) -> Option<Vec<TenantConfig>> {
     let Some(value) = root.get("tenants") else { return Some(Vec::new()) };
     let one = |(name, value): (&str, Value<'_>)| {
         check_name(name, &value, "a tenant");
-        let weight = value.map(TENANT)?.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0);
-        Some(TenantConfig { name: name.to_owned(), weight })
+        let map = value.map(TENANT)?;
+        let weight = map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0);
+        Some(TenantConfig { name: name.to_owned(), weight, budget: budget(&map) })
     };
     value.named()?.into_iter().map(one).collect()
+}
+
+fn budget(map: &Map<'_>) -> RequestBudget {
+    RequestBudget { tokens: map.whole("max-tokens", 1..=u32::MAX), time: map.duration("max-time", MS..=DAY) }
 }
 
 fn types(root: &Map<'_>, models: &Models, tenants: Option<&[TenantConfig]>, folder: &Path) -> Vec<TypeConfig> {
@@ -267,6 +272,7 @@ fn node_type(
         host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),
         output_bytes_per_second: map.size("output-per-second", KB..=GB).unwrap_or(256 * KB),
         max_output_bytes: map.size("max-output", KB..=GB).unwrap_or(8 * MB),
+        budget: budget(&map),
         table_elements: map.whole("table-elements", 1..=10_000_000).unwrap_or(10_000),
         stack_bytes: map.size("stack", 64 * KB..=MB).unwrap_or(128 * KB),
     })

@@ -198,6 +198,8 @@ impl Node for Isolate {
         Box::pin(async move {
             let TypeSettings { tenant, tenant_weight, weight, .. } = self.node_type.settings();
             let isolate = Some(self.id.clone());
+            let own = self.node_type.limits.time.map(|time| Instant::now() + time);
+            request.deadline = [request.deadline, own].into_iter().flatten().min();
             request.share = Share { tenant: tenant.clone(), tenant_weight: *tenant_weight, isolate, weight: *weight };
             let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
             let occupied = Arc::clone(&me).occupy().await?;

@@ -28,6 +28,10 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Text sent in a second, averaged; what is faster waits. A whole second's worth may come at once. Above 0.
     pub output_bytes_per_second: u64,
+    /// Tokens generated for one request, by all models together.
+    pub tokens: Option<u32>,
+    /// Time for one request, where its own deadline is not earlier.
+    pub time: Option<Duration>,
 }
 
 /// A limit was passed. Travels as a trap from where it was noticed to where the guest's end is told.
@@ -69,6 +73,8 @@ impl Default for Limits {
             host_calls_per_second: 20_000,
             output_bytes: 8 << 20,
             output_bytes_per_second: 256 << 10,
+            tokens: None,
+            time: None,
         }
     }
 }
@@ -109,6 +115,10 @@ impl Exhausted {
         Self { reason: "OUTPUT_EXHAUSTED", detail: format!("sent more than {limit} bytes for one request") }
     }
 
+    pub(crate) fn tokens(limit: u32) -> Self {
+        Self { reason: "TOKENS_EXHAUSTED", detail: format!("generated more than {limit} tokens for one request") }
+    }
+
     pub(crate) fn stack(limit: u64) -> Self {
         Self { reason: "STACK_EXHAUSTED", detail: format!("needed more than its {limit} bytes of stack") }
     }
@@ -120,6 +130,11 @@ impl Budget {
     pub(crate) fn new(limits: Arc<Limits>) -> Self {
         let calls = TokenBucket { left: f64::from(limits.host_calls_per_second), filled: Instant::now() };
         Self { limits, memory_bytes: 0, held_bytes: 0, table_elements: 0, calls }
+    }
+
+    /// Tokens that may be generated for one request.
+    pub(crate) fn tokens(&self) -> Option<u32> {
+        self.limits.tokens
     }
 
     /// Linear memory now.

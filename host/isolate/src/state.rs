@@ -52,6 +52,8 @@ pub(crate) struct Call {
     /// Generations under way, by the handle of the execution context or the branch that they belong to.
     pub(crate) sessions: HashMap<u32, Session>,
     pub(crate) usage: Usage,
+    /// Tokens generated so far, whoever they were for.
+    pub(crate) n_tokens: u32,
     /// How the last generation ended.
     pub(crate) finish_reason: FinishReason,
     pub(crate) last_error: Option<InferenceError>,
@@ -99,6 +101,7 @@ impl Call {
             voice,
             sessions: HashMap::new(),
             usage: Usage::default(),
+            n_tokens: 0,
             finish_reason: FinishReason::Stop,
             last_error: None,
         }
@@ -132,6 +135,18 @@ impl GuestState {
         match self.call.as_deref_mut() {
             Some(call) => Ok(call),
             None => Err(wasmtime::format_err!("called before there was a request")),
+        }
+    }
+
+    /// Tokens were generated for the guest.
+    pub(crate) fn note_tokens(&mut self, n: u32) -> Result<()> {
+        let limit = self.budget.tokens();
+        let call = self.call()?;
+        call.voice.note(n);
+        call.n_tokens = call.n_tokens.saturating_add(n);
+        match limit {
+            Some(limit) if call.n_tokens > limit => Err(Exhausted::tokens(limit).into()),
+            _ => Ok(()),
         }
     }
 

@@ -92,7 +92,7 @@ impl Plan {
                 problems.push(Problem { what, remedy: "give the path of a module that ends in .wasm".into() });
             }
         }
-        let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(t))).collect();
+        let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(config, t))).collect();
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
         let available_bytes = available_bytes();
@@ -225,7 +225,7 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
     TypeSettings {
         name: TypeName::from(&node_type.name),
         model: ModelName::from(&node_type.model),
-        limits: limits(node_type),
+        limits: limits(config, node_type),
         weight: node_type.weight,
         tenant: TenantName::from(&node_type.tenant),
         tenant_weight: config.tenant_weight(&node_type.tenant),
@@ -235,7 +235,8 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
     }
 }
 
-fn limits(node_type: &TypeConfig) -> Limits {
+fn limits(config: &Config, node_type: &TypeConfig) -> Limits {
+    let budget = config.budget(node_type);
     Limits {
         memory_bytes: node_type.memory_bytes,
         table_elements: node_type.table_elements,
@@ -245,6 +246,8 @@ fn limits(node_type: &TypeConfig) -> Limits {
         host_calls_per_second: node_type.host_calls_per_second,
         output_bytes: node_type.max_output_bytes,
         output_bytes_per_second: node_type.output_bytes_per_second,
+        tokens: budget.tokens,
+        time: budget.time,
     }
 }
 

@@ -33,7 +33,8 @@ pub fn code_of(reason: &str) -> Option<Code> {
         | "STACK_EXHAUSTED"
         | "CPU_EXHAUSTED"
         | "HOST_CALLS_EXHAUSTED"
-        | "OUTPUT_EXHAUSTED" => Code::Aborted,
+        | "OUTPUT_EXHAUSTED"
+        | "TOKENS_EXHAUSTED" => Code::Aborted,
         "BACKEND_FAILED" => Code::Internal,
         _ => return None,
     })

@@ -147,6 +147,31 @@ async fn each_limit_ends_a_guest_with_its_own_reason_and_its_isolate_goes_on() {
 }
 
 #[tokio::test]
+async fn the_tokens_of_a_request_are_limited_whoever_generates_them() {
+    let (models, _) = models();
+    let limits = || Limits { tokens: Some(5), ..Limits::default() };
+    let isolate = one(&models, "default-engine", limits()).await;
+    assert_eq!(read(isolate.generate(ask("hello", 5)).await.unwrap()).await.unwrap().1.usage.output_tokens, 5);
+    let refused = read(isolate.generate(ask("hello", 6)).await.unwrap()).await.unwrap_err();
+    assert_eq!(refused.reason(), "TOKENS_EXHAUSTED");
+    assert!(refused.to_string().contains("generated more than 5 tokens for one request"), "{refused}");
+    // three generations of each request count together
+    let command = one(&models, "wasmedge", limits()).await;
+    assert_eq!(reason(read(command.generate(ask("unload hello", 2)).await.unwrap()).await), "TOKENS_EXHAUSTED");
+    assert!(read(command.generate(ask("complete hello", 5)).await.unwrap()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_type_may_allow_less_time_than_the_request() {
+    let (models, _) = models();
+    let limits = Limits { time: Some(Duration::from_millis(100)), ..Limits::default() };
+    let isolate = one(&models, "hostile", limits).await;
+    let deadline = Some(std::time::Instant::now() + Duration::from_mins(5));
+    let ended = read(isolate.generate(GenerateRequest { deadline, ..ask("loop", 1) }).await.unwrap()).await;
+    assert_eq!(reason(ended), "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
 async fn an_error_of_inference_keeps_its_kind_through_the_guest() {
     let (models, _) = models();
     let isolate = one(&models, "hostile", Limits::default()).await;

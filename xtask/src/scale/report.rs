@@ -18,6 +18,10 @@ pub(super) struct Report {
     pub(super) memory: [Value; 3],
     /// `llamboctl --json bench load`.
     pub(super) load: Value,
+    /// The same under attack, where there was one.
+    pub(super) attacked: Option<Value>,
+    /// What isolates that came and went left behind.
+    pub(super) churned: Option<Value>,
     /// `llamboctl --json nodes list`.
     pub(super) nodes: Value,
     /// `llamboctl --json status` after the load.
@@ -50,6 +54,8 @@ impl Report {
                 "bytes_per_idle_isolate": self.bytes_per_isolate(),
             },
             "load": self.load,
+            "load_under_attack": self.attacked,
+            "churn": self.churned,
             "spread": spread,
             "status": self.status,
         })
@@ -84,7 +90,9 @@ impl Report {
             let at = |quantile: &str| show(load(key).and_then(|times| times.get(quantile)), 1);
             text += &row(name, format!("{} / {} ms", at("p50"), at("p99")));
         }
-        text += &row("errors", self.errors());
+        text += &row("errors", errors(&self.load));
+        text += &self.attack_lines();
+        text += &self.churn_lines();
         text += &row("spread over isolates", self.spread().map_or_else(|| "-".to_owned(), |spread| spread.for_people()));
         text
     }
@@ -99,11 +107,45 @@ impl Report {
         if spawned < wanted("isolates") {
             return Err(format!("only {spawned} of {} isolates were spawned", wanted("isolates")));
         }
-        let finished = self.load.get("finished").and_then(Value::as_u64).unwrap_or(0);
-        if finished < wanted("requests") {
-            return Err(format!("only {finished} of {} requests finished; errors: {}", wanted("requests"), self.errors()));
+        for load in std::iter::once(&self.load).chain(&self.attacked) {
+            let finished = load.get("finished").and_then(Value::as_u64).unwrap_or(0);
+            if finished < wanted("requests") {
+                return Err(format!("only {finished} of {} requests finished; errors: {}", wanted("requests"), errors(load)));
+            }
         }
         Ok(())
+    }
+
+    /// The load under attack, and how many times as long it took.
+    fn attack_lines(&self) -> String {
+        let Some(attacked) = &self.attacked else { return String::new() };
+        let at = |load: &Value, key: &str, quantile: &str| load.get(key)?.get(quantile)?.as_f64();
+        let times = |key: &str, quantile: &str| {
+            let (then, now) = (at(&self.load, key, quantile), at(attacked, key, quantile));
+            let ratio = then.zip(now).map_or_else(|| "-".to_owned(), |(then, now)| format!("{:.1}", now / then));
+            format!("{} ms, {ratio} times as long", now.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")))
+        };
+        let line = |(name, key)| format!("    {name:<24}{} / {}\n", times(key, "p50"), times(key, "p99"));
+        let lines: String = [("TTFT p50 / p99", "ttft_ms"), ("latency p50 / p99", "total_ms")].map(line).concat();
+        let n_hostile = show(self.settings.get("hostile"), 0);
+        let errors = errors(attacked);
+        format!("  beside {n_hostile} hostile isolates\n{lines}    {:<24}{errors}\n", "errors of the good ones")
+    }
+
+    fn churn_lines(&self) -> String {
+        let Some(churned) = &self.churned else { return String::new() };
+        let figure = |when: &str, name: &str| show(churned.get(when).and_then(|held| held.get(name)), 0);
+        let pair = |name: &str| format!("{} -> {}", figure("before", name), figure("after", name));
+        format!(
+            "  {:<26}{} in {} s: resident bytes {}, descriptors {}, threads {}, mappings {}\n",
+            "spawned and stopped",
+            show(churned.get("cycles"), 0),
+            show(churned.get("seconds"), 1),
+            pair("resident_bytes"),
+            pair("descriptors"),
+            pair("threads"),
+            pair("mappings"),
+        )
     }
 
     fn machine_line(&self) -> String {
@@ -118,19 +160,6 @@ impl Report {
         resident(1)?.saturating_sub(resident(0)?).checked_div(spawned)
     }
 
-    /// Failed requests by kind.
-    fn errors(&self) -> String {
-        match self.load.get("errors").and_then(Value::as_object) {
-            None => "-".to_owned(),
-            Some(kinds) if kinds.is_empty() => "none".to_owned(),
-            Some(kinds) => {
-                let mut kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-                kinds.sort();
-                kinds.join(", ")
-            }
-        }
-    }
-
     fn spread(&self) -> Option<Spread> {
         let nodes = self.nodes.as_array()?;
         let served: Vec<u64> = nodes.iter().filter_map(|node| node.get("served")?.as_u64()).collect();
@@ -142,6 +171,19 @@ impl Report {
 impl Spread {
     fn for_people(&self) -> String {
         format!("{} of {} served requests; fewest {}, most {}", self.used, self.isolates, self.min, self.max)
+    }
+}
+
+/// Failed requests by kind.
+fn errors(load: &Value) -> String {
+    match load.get("errors").and_then(Value::as_object) {
+        None => "-".to_owned(),
+        Some(kinds) if kinds.is_empty() => "none".to_owned(),
+        Some(kinds) => {
+            let mut kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            kinds.sort();
+            kinds.join(", ")
+        }
     }
 }
 
@@ -165,6 +207,8 @@ mod tests {
                 json!({ "resident_bytes": 2 << 20 }),
             ],
             load,
+            attacked: None,
+            churned: None,
             nodes: json!([{ "served": 3 }, { "served": 0 }, { "served": 2 }, { "served": 1 }]),
             status: json!({}),
         }
@@ -202,6 +246,21 @@ mod tests {
         assert_eq!(report.verdict(), Err("only 3 of 6 requests finished; errors: GUEST_TRAP 1, QUEUE_FULL 2".to_owned()));
         report.spawn = json!({ "spawned": 3 });
         assert_eq!(report.verdict(), Err("only 3 of 4 isolates were spawned".to_owned()));
+    }
+
+    #[test]
+    fn an_attack_is_told_as_times_of_before() {
+        let load = |p99: f64| json!({ "finished": 6, "errors": {}, "total_ms": { "p50": 100.0, "p99": p99 } });
+        let mut report = report(load(200.0));
+        report.attacked = Some(load(500.0));
+        report.churned = Some(json!({ "cycles": 5, "seconds": 1.0, "before": { "threads": 3 }, "after": { "threads": 4 } }));
+        let text = report.for_people();
+        let latency = text.lines().filter(|line| line.contains("latency")).nth(1).unwrap();
+        assert!(latency.ends_with("100.0 ms, 1.0 times as long / 500.0 ms, 2.5 times as long"), "{latency}");
+        assert!(text.contains("threads 3 -> 4"), "{text}");
+        assert_eq!(report.verdict(), Ok(()));
+        report.attacked = Some(json!({ "finished": 5, "errors": { "GUEST_TRAP": 1 } }));
+        assert!(report.verdict().unwrap_err().contains("only 5 of 6"));
     }
 
     #[test]

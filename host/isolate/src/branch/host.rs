@@ -218,8 +218,8 @@ impl branches::HostBranch for GuestState {
                 return self.fail_branch(error);
             }
         };
+        self.note_tokens(output.n_tokens)?;
         let call = self.call()?;
-        call.voice.note(output.n_tokens);
         if let Some(finished) = output.finished {
             call.usage += finished.usage;
             call.sessions.remove(&this.rep());

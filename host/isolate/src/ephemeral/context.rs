@@ -155,7 +155,7 @@ impl Calls<'_> {
                 return Err(self.failed(error));
             }
         };
-        self.guest.call()?.voice.note(n_tokens);
+        self.guest.note_tokens(n_tokens)?;
         self.change(context, |context| {
             context.n_output = context.n_output.saturating_add(n_tokens);
             context.piece = text.into_bytes();

@@ -138,8 +138,8 @@ impl inference::HostGraphExecutionContext for GuestState {
         metrics::histogram!("llambo_isolate_nn_compute_seconds").record(began.elapsed().as_secs_f64());
         match next {
             Ok(output) => {
+                self.note_tokens(output.n_tokens)?;
                 let call = self.call()?;
-                call.voice.note(output.n_tokens);
                 if let Some(finished) = output.finished {
                     call.usage += finished.usage;
                     call.sessions.remove(&context);
@@ -223,14 +223,17 @@ impl GuestState {
         if let Err(error) = call.may_start() {
             return Ok(Err(error));
         }
-        let (id, share, deadline) = (call.id.clone(), call.share.clone(), call.deadline);
+        let (id, share, deadline, n_spent) = (call.id.clone(), call.share.clone(), call.deadline, call.n_tokens);
+        // one more than is left: that it was not enough should be seen
+        let most = self.budget.tokens().map(|limit| limit.saturating_sub(n_spent).saturating_add(1));
         let started = tokio::task::spawn_blocking(move || {
+            let asked = sampling(&engine.info().sampling)?;
             let request = GenerateRequest {
                 id,
                 model: engine.info().name.clone(),
                 node_type: None,
                 prompt,
-                sampling: sampling(&engine.info().sampling)?,
+                sampling: Sampling { max_tokens: [asked.max_tokens, most].into_iter().flatten().min(), ..asked },
                 share,
                 deadline,
             };
