@@ -33,6 +33,9 @@ const GAUGES_EVERY: Duration = Duration::from_secs(2);
 /// From 0.1 ms to a minute: a choice of node is far below, a long answer at the upper end.
 const SECONDS_BUCKETS: [f64; 18] =
     [1e-7, 1e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+/// Tasks run between two looks at what came from other threads, and at sockets and timers.
+const TOKENS_EVERY: u32 = 4;
+const CONNECTIONS_EVERY: u32 = 16;
 /// Streams one connection may have open: as many as the host serves at once, so that one client can use all of it.
 const SMALLEST_STREAM_LIMIT: u32 = 256;
 
@@ -40,6 +43,9 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
     logging::start(&config.logging)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // tokens come from threads of their own: they should not wait for whoever is ready here, nor should connections
+        .global_queue_interval(TOKENS_EVERY)
+        .event_interval(CONNECTIONS_EVERY)
         .thread_name("llambo")
         .build()
         .map_err(|e| Failure::Machine(format!("the runtime cannot start: {e}")))?;
