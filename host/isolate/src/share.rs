@@ -54,6 +54,10 @@ mod tests {
         let owed = share.charge(10 * MS, start + 50 * MS).as_secs_f64();
         assert!((owed - 0.05).abs() < 1e-9, "{owed}: 10 ms at a tenth, of which 5 ms came back");
         assert_eq!(share.charge(Duration::ZERO, start + 100 * MS), Duration::ZERO);
+        // an hour of rest is worth no more than the burst
+        let later = start + Duration::from_hours(1);
+        assert_eq!(share.charge(100 * MS, later), Duration::ZERO);
+        assert!(share.charge(10 * MS, later) >= 99 * MS);
     }
 
     proptest! {
