@@ -62,7 +62,7 @@ thread_local! {
 
 /// A future whose polls are charged to a meter.
 pub(crate) struct Metered<F> {
-    inner: Pin<Box<F>>,
+    inner: F,
     meter: Arc<CpuMeter>,
 }
 
@@ -111,7 +111,7 @@ impl CpuMeter {
     }
 
     /// Runs a request's call, after what its isolate owes and until its deadline; `None` when that passed.
-    pub(crate) async fn run<F: Future>(self: &Arc<Self>, call: F, deadline: Option<Instant>) -> Option<F::Output> {
+    pub(crate) async fn run<F: Future + Unpin>(self: &Arc<Self>, call: F, deadline: Option<Instant>) -> Option<F::Output> {
         let owed = self.charge(Duration::ZERO);
         let call = async {
             if !owed.is_zero() {
@@ -134,7 +134,7 @@ impl CpuMeter {
     }
 
     /// CPU time of all polls that are over.
-    pub(crate) fn total(&self) -> Duration {
+    fn total(&self) -> Duration {
         Duration::from_nanos(self.used_ns.load(Ordering::Relaxed))
     }
 
@@ -170,7 +170,7 @@ impl CpuMeter {
     }
 
     /// Charges the isolate for what was used since the last time. Says how long it has to wait.
-    pub(crate) fn charge(&self, used: Duration) -> Duration {
+    fn charge(&self, used: Duration) -> Duration {
         let before = self.charged_ns.swap(ns(used), Ordering::Relaxed);
         self.share.charge(used.saturating_sub(Duration::from_nanos(before)), Instant::now())
     }
@@ -185,20 +185,20 @@ impl Drop for CpuMeter {
 
 // === impl Metered ===
 
-impl<F: Future> Metered<F> {
+impl<F: Future + Unpin> Metered<F> {
     pub(crate) fn new(inner: F, meter: Arc<CpuMeter>) -> Self {
-        Self { inner: Box::pin(inner), meter }
+        Self { inner, meter }
     }
 }
 
-impl<F: Future> Future for Metered<F> {
+impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let began = Instant::now();
         begin(began);
         self.meter.poll_began_ns.store(ns(began.saturating_duration_since(self.meter.began)), Ordering::Relaxed);
-        let polled = self.inner.as_mut().poll(cx);
+        let polled = Pin::new(&mut self.inner).poll(cx);
         let (used, reading) = since(began);
         self.meter.used_ns.fetch_add(ns(used), Ordering::Relaxed);
         if reading.is_some() {
@@ -222,7 +222,7 @@ mod tests {
         let pools = Pools::new(None, crate::Layout::Mapped).unwrap();
         let meter = Arc::new(CpuMeter::start(&pools, Arc::new(CpuShare::new(1.0, Instant::now())), Arc::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(Metered::new(work, Arc::clone(&meter)));
+        runtime.block_on(Metered::new(Box::pin(work), Arc::clone(&meter)));
         meter.total()
     }
 

@@ -26,8 +26,6 @@ use crate::{
 /// A slice that a guest's first epoch may be cut short by is not counted.
 pub(crate) const FIRST_SLICES: u64 = 2;
 
-/// What a guest may hand over in one call, however much memory it may use: prompts are far below.
-pub(crate) const CALL_BYTES: usize = 64 << 20;
 /// What is told of a guest's own words about its failure: they travel in headers.
 pub(crate) const FAILURE_BYTES: usize = 1024;
 
@@ -110,7 +108,7 @@ impl Component {
         let state = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), needs_wasi);
         let mut store = Store::new(&berth.engine, state);
         store.limiter(|state| &mut state.budget);
-        store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
+        store.set_hostcall_fuel(node_type.limits.call_bytes());
         let meter = Arc::new(CpuMeter::start(&node_type.pools, Arc::clone(&berth.share), Arc::default()));
         node_type.slice(&mut store, Arc::clone(&meter));
         let _ticking = node_type.pools.ticker.running();
@@ -130,12 +128,9 @@ impl Component {
         self.store.data_mut().call = Some(Box::new(Call::new(request, voice)));
         let call = OnStack::new(self.instance.call_handle(&mut self.store, &asked), &mut self.parked);
         let returned = meter.run(call, deadline).await;
-        let Some(mut call) = self.store.data_mut().call.take() else {
+        let Some(call) = self.store.data_mut().end_call() else {
             return Ended { result: Err(InferenceError::Cancelled), usable: false };
         };
-        for session in std::mem::take(&mut call.sessions).into_values() {
-            call.usage += session.usage_so_far();
-        }
         let (result, usable) = match returned {
             None => (Err(InferenceError::DeadlineExceeded { n_generated: call.usage.output_tokens }), false),
             Some(Err(trap)) => (Err(why(&trap, &node_type.limits)), false),

@@ -61,14 +61,13 @@ struct Slot {
     is_suspect: bool,
 }
 
-/// A request's hold on its isolate. Dropped without `give_back`, the guest is gone.
+/// A request's hold on its isolate. Dropped without `leave`, the guest is gone.
 struct Occupied {
     isolate: Arc<Isolate>,
     // in this order: the guest leaves its place before the place is given up
     guest: Option<Box<Guest>>,
     berth: Arc<Berth>,
     turn: u64,
-    left: bool,
 }
 
 /// The client's end of an answer.
@@ -150,23 +149,31 @@ impl Isolate {
         slot.state = NodeState::Busy;
         slot.turn += 1;
         let pause = slot.health.rest(Instant::now());
-        let occupied = Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, turn: slot.turn, left: false };
+        let occupied = Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, turn: slot.turn };
         Ok((occupied, pause))
     }
 
     /// Frees the isolate of a request that was given up and may take long to notice.
     fn abandon(&self, turn: u64) {
-        let mut slot = self.lock();
-        if slot.turn != turn {
-            return;
+        if self.lock().end_turn(turn) {
+            self.replaced.fetch_add(1, Ordering::Relaxed);
         }
-        slot.turn += 1;
-        slot.state = match slot.state {
+    }
+}
+
+impl Slot {
+    /// Frees the isolate of the request whose turn it is. False when it is not, or no more.
+    fn end_turn(&mut self, turn: u64) -> bool {
+        if self.turn != turn {
+            return false;
+        }
+        self.turn += 1;
+        self.state = match self.state {
             NodeState::Busy => NodeState::Ready,
             NodeState::Draining => NodeState::Stopped,
             state => state,
         };
-        self.replaced.fetch_add(1, Ordering::Relaxed);
+        true
     }
 }
 
@@ -272,27 +279,17 @@ impl Occupied {
 
     /// Gives the guest back, where there is one, and the isolate to the next request.
     fn leave(&mut self) {
-        if std::mem::replace(&mut self.left, true) {
-            return;
-        }
-        let guest = self.guest.take();
-        let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
+        // where it cannot be given back it is dropped behind the lock
+        let mut guest = self.guest.take();
         let mut slot = self.isolate.lock();
-        if slot.turn != self.turn {
-            // others have the isolate by now
-            drop(slot);
-            drop(guest);
-            return;
-        }
-        self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
-        match slot.state {
-            NodeState::Busy => {
-                slot.state = NodeState::Ready;
-                slot.guest = guest;
+        if slot.end_turn(self.turn) {
+            let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
+            self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
+            if slot.state == NodeState::Ready {
+                slot.guest = guest.take();
             }
-            NodeState::Draining => slot.state = NodeState::Stopped,
-            _ => {}
         }
+        drop(slot);
     }
 }
 

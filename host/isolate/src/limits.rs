@@ -9,6 +9,9 @@ use wasmtime::{ResourceLimiter, ResourcesRequired};
 
 use crate::pool::{CORE_INSTANCES_PER_ISOLATE, MEMORIES_PER_ISOLATE, TABLES_PER_ISOLATE};
 
+/// What a guest may hand over in one call, however much memory it may use: prompts are far below.
+const CALL_BYTES: usize = 64 << 20;
+
 /// What one isolate may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -80,6 +83,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What a guest may hand over in one call.
+    pub(crate) fn call_bytes(&self) -> usize {
+        usize::try_from(self.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES)
+    }
+
     /// Whether a module may begin with what it begins with.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ const DEFAULT_MAX_MAP_COUNT: u64 = 65530;
 /// What all pools of a host share.
 pub(crate) struct Pools {
     pub(crate) ticker: Ticker,
-    pub(crate) layout: Layout,
+    layout: Layout,
     pub(crate) lane: HeavyLane,
     cache: Option<Cache>,
     left: Arc<Mutex<Left>>,
@@ -112,8 +112,9 @@ pub(crate) fn max_map_count() -> u64 {
     read.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_MAX_MAP_COUNT)
 }
 
-/// Tables and core instances of one component; tool chains make up to a dozen of each.
+/// Linear memories of one guest: more would take the places of others.
 pub(crate) const MEMORIES_PER_ISOLATE: u32 = 1;
+/// Tables and core instances of one component; tool chains make up to a dozen of each.
 pub(crate) const TABLES_PER_ISOLATE: u32 = 4;
 pub(crate) const CORE_INSTANCES_PER_ISOLATE: u32 = 20;
 

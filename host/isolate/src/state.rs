@@ -138,6 +138,15 @@ impl GuestState {
         }
     }
 
+    /// The request is over: what still runs for it ends, and is counted. `None` when there was none.
+    pub(crate) fn end_call(&mut self) -> Option<Box<Call>> {
+        let mut call = self.call.take()?;
+        for session in std::mem::take(&mut call.sessions).into_values() {
+            call.usage += session.usage_so_far();
+        }
+        Some(call)
+    }
+
     /// Tokens were generated for the guest.
     pub(crate) fn note_tokens(&mut self, n: u32) -> Result<()> {
         let limit = self.budget.tokens();

@@ -28,6 +28,7 @@ pub use engine::LlamaEngine;
 pub use error::LlamaError;
 pub use ffi::{Device, cpu_variant, devices, max_sequences, modules_folder, system_info};
 pub use load::{EngineSettings, KvType};
+pub use step::speculate::MOST_SEQUENCES as MOST_DRAFTED_SEQUENCES;
 
 /// Tells the metrics recorder what this crate's metrics mean. To be called once a recorder is there.
 pub fn describe_metrics() {

@@ -6,10 +6,8 @@ use llambo_catalog::{Builtin, CatalogError, GgufHeader, ModelFile};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
 use llambo_inference::{ModelName, TenantName, TypeName};
 use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
-use llambo_llama::Device;
+use llambo_llama::{Device, MOST_DRAFTED_SEQUENCES};
 
-/// Sequences that a draft model guesses for at most.
-const DRAFTED_SEQUENCES: u64 = 8;
 /// What llama.cpp takes on a GPU beside weights and KV cache: buffers for one batch, and the driver's own.
 const GPU_WORKING_BYTES: u64 = 512 << 20;
 
@@ -127,7 +125,7 @@ impl PlannedModel {
         let (mut weight_bytes, mut kv_bytes) = (header.tensor_bytes(), kv_bytes);
         let mut gpu_bytes = on_gpu(header, weight_bytes + kv_bytes, model.gpu_layers);
         if let Some(header) = draft.as_ref().map(ModelFile::header) {
-            let kv = header.kv_bytes_per_token() * u64::from(n_context) * DRAFTED_SEQUENCES;
+            let kv = header.kv_bytes_per_token() * u64::from(n_context) * MOST_DRAFTED_SEQUENCES as u64;
             gpu_bytes += on_gpu(header, header.tensor_bytes() + kv, model.gpu_layers);
             weight_bytes += header.tensor_bytes();
             kv_bytes += kv;

@@ -16,12 +16,10 @@ use super::{
 };
 use crate::{
     bindings::llambo::engine::branches::{self, Beginning, Candidate, Continuation, Error, Piece, Scored},
-    nn::{MAX_SESSIONS, Options, Session},
+    nn::{DEFAULT, MAX_SESSIONS, Options, Session},
     state::GuestState,
 };
 
-/// The name under which a guest finds the model of the request at hand.
-const DEFAULT: &str = "default";
 /// Continuations that are scored in one call.
 const MAX_CONTINUATIONS: usize = 64;
 /// Tokens that a distribution names at most.

@@ -11,12 +11,12 @@ use llambo_inference::{Finished, GenerateRequest, InferenceError, Prompt, Role, 
 use wasmtime::{CallHook, Engine, InstancePre, Linker, Module, Store, Trap};
 use wasmtime_wasi::{I32Exit, WasiCtx, p1::WasiP1Ctx, p2::pipe::MemoryInputPipe};
 
-use self::pipes::{Stderr, Stdout};
+use self::pipes::{Stderr, stdout};
 use crate::{
     NodeType,
     cpu::CpuMeter,
     ephemeral::{self, Handles, Holder},
-    guest::{CALL_BYTES, Ended, FAILURE_BYTES, why},
+    guest::{Ended, FAILURE_BYTES, why},
     output::Voice,
     slab::OnStack,
     state::{Call, GuestState, MAX_RANDOM_BYTES},
@@ -86,12 +86,9 @@ impl Command {
         node_type.slice(&mut store, Arc::clone(&meter));
         let mut parked = None;
         let returned = meter.run(OnStack::new(run(&self.0, &mut store), &mut parked), deadline).await;
-        let Some(mut call) = store.data_mut().guest.call.take() else {
+        let Some(call) = store.data_mut().guest.end_call() else {
             return Ended { result: Err(InferenceError::Cancelled), usable: false };
         };
-        for session in std::mem::take(&mut call.sessions).into_values() {
-            call.usage += session.usage_so_far();
-        }
         call.voice.finish().await;
         let exit = returned.map(|returned| returned.map_or_else(Exit::of, |()| Exit::Code(0)));
         let (result, usable) = match exit {
@@ -128,13 +125,13 @@ impl Command {
             wasi.env(name, value);
         }
         wasi.stdin(MemoryInputPipe::new(format!("{prompt}\n")));
-        wasi.stdout(Stdout(voice.clone())).stderr(stderr.clone());
+        wasi.stdout(stdout(voice.clone())).stderr(stderr.stream());
         let mut guest = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), false);
         guest.call = Some(Box::new(Call::new(request, voice)));
         let state = CommandState { guest, handles: Handles::default(), wasi: wasi.build_p1() };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.guest.budget);
-        store.set_hostcall_fuel(usize::try_from(node_type.limits.memory_bytes).unwrap_or(usize::MAX).min(CALL_BYTES));
+        store.set_hostcall_fuel(node_type.limits.call_bytes());
         // WASI's own functions count as well
         store.call_hook(|mut store, hook| match hook {
             CallHook::CallingHost => Ok(store.data_mut().guest.budget.charge_call()?),

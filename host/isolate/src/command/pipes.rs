@@ -21,7 +21,12 @@ const WRITE_BYTES: usize = 4096;
 const TAIL_BYTES: usize = 1024;
 
 /// Standard output: the answer.
-pub(super) struct Stdout(pub(super) Voice);
+pub(super) fn stdout(voice: Voice) -> impl StdoutStream + 'static {
+    Piped(move || Box::new(StdoutPipe { voice: voice.clone(), pending: Vec::new(), failed: None }) as Box<dyn OutputStream>)
+}
+
+/// A stream whose pipes are made by a function. No terminal.
+struct Piped<F>(F);
 
 struct StdoutPipe {
     voice: Voice,
@@ -34,22 +39,22 @@ struct StdoutPipe {
 #[derive(Clone, Default)]
 pub(super) struct Stderr(Arc<Mutex<VecDeque<u8>>>);
 
-// === impl Stdout ===
+// === impl Piped ===
 
-impl IsTerminal for Stdout {
+impl<F> IsTerminal for Piped<F> {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Stdout {
+impl<F: Fn() -> Box<dyn OutputStream> + Send> StdoutStream for Piped<F> {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         // of WASI's third version alone, which is not linked
         Box::new(tokio::io::sink())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(StdoutPipe { voice: self.0.clone(), pending: Vec::new(), failed: None })
+        (self.0)()
     }
 }
 
@@ -106,27 +111,16 @@ impl OutputStream for StdoutPipe {
 // === impl Stderr ===
 
 impl Stderr {
+    pub(super) fn stream(&self) -> impl StdoutStream + 'static {
+        let this = self.clone();
+        Piped(move || Box::new(this.clone()) as Box<dyn OutputStream>)
+    }
+
     /// The last lines that were written.
     pub(super) fn tail(&self) -> String {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: Vec<u8> = tail.iter().copied().collect();
         String::from_utf8_lossy(&bytes).trim().to_owned()
-    }
-}
-
-impl IsTerminal for Stderr {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Stderr {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
     }
 }
 

@@ -10,9 +10,6 @@ use super::{
 };
 use crate::{nn::Output, state::GuestState};
 
-/// The name under which a guest finds the model of the request at hand.
-const DEFAULT: &str = "default";
-
 /// Where `compute` happens.
 #[derive(Default)]
 pub(super) struct ExecutionContext {
@@ -25,8 +22,15 @@ pub(super) struct ExecutionContext {
     /// Everything generated since `compute` began, and the last piece of it.
     text: Vec<u8>,
     piece: Vec<u8>,
-    /// A generation has begun, and this is how it ended.
-    is_running: bool,
+    /// What was begun since the inputs were set.
+    generation: Option<Generation>,
+}
+
+#[derive(Clone, Copy)]
+struct Generation {
+    /// Tokens of the model's context.
+    n_context: u32,
+    /// How it ended, once it has.
     ended: Option<Errno>,
 }
 
@@ -49,12 +53,7 @@ impl ExecutionContext {
 
 impl Calls<'_> {
     pub(super) fn load(&mut self, name: &str, options: &[u8]) -> Result<u32, Refused> {
-        let model = (name != DEFAULT).then(|| ModelName::from(name));
-        if let Some(name) = &model
-            && let Err(error) = self.guest.models.get(name)
-        {
-            return Err(self.failed(error));
-        }
+        let model = self.guest.model_named(name).map_err(|error| self.failed(error))?;
         let mut graph = Graph { model, options: Options::default() };
         if !options.is_empty() {
             graph.options.add(options).map_err(|unfit| self.unfit(unfit))?;
@@ -111,7 +110,7 @@ impl Calls<'_> {
             }
             1 => {
                 let added = self.change(context, |context| {
-                    context.is_running = false;
+                    context.generation = None;
                     context.options.add(&data)
                 })?;
                 added.map_err(|unfit| self.unfit(unfit))
@@ -126,7 +125,7 @@ impl Calls<'_> {
             return self.embed(context).await;
         }
         self.guest.give_up(context);
-        self.change(context, |context| (context.is_running, context.text, context.n_output) = (false, Vec::new(), 0))?;
+        self.change(context, |context| (context.generation, context.text, context.n_output) = (None, Vec::new(), 0))?;
         loop {
             match self.compute_single(context).await {
                 Ok(()) => {
@@ -143,9 +142,11 @@ impl Calls<'_> {
 
     /// The next piece of the answer, a token or a few.
     pub(super) async fn compute_single(&mut self, context: u32) -> Result<(), Refused> {
-        let n_context = self.begin(context).await?;
+        let Generation { n_context, ended } = match self.handles.context(context)?.generation {
+            Some(generation) => generation,
+            None => self.begin(context).await?,
+        };
         let Some(session) = self.guest.call()?.sessions.get_mut(&context) else {
-            let ended = self.handles.context(context)?.ended;
             return Err(Refused::Told(ended.unwrap_or(Errno::EndOfSequence)));
         };
         let Output { text, n_tokens, finished } = match session.next().await {
@@ -168,21 +169,17 @@ impl Calls<'_> {
         call.finish_reason = finished.reason;
         let held = self.handles.context(context)?;
         let ended = end(finished, n_context);
-        (held.n_input, held.ended) = (Some(finished.usage.input_tokens), Some(ended));
+        held.n_input = Some(finished.usage.input_tokens);
+        held.generation = Some(Generation { n_context, ended: Some(ended) });
         // with text, the end is told by the next call
         if held.piece.is_empty() { Err(Refused::Told(ended)) } else { Ok(()) }
     }
 
-    /// Starts what is not started yet. Says how many tokens the model's context has.
-    async fn begin(&mut self, context: u32) -> Result<u32, Refused> {
+    async fn begin(&mut self, context: u32) -> Result<Generation, Refused> {
         let held = self.handles.context(context)?;
-        let (model, is_running) = (held.model.clone(), held.is_running);
-        let (prompt, options) = (held.prompt.clone(), held.options.clone());
+        let (model, prompt, options) = (held.model.clone(), held.prompt.clone(), held.options.clone());
         let engine = self.engine(model)?;
-        let n_context = engine.info().n_context;
-        if is_running {
-            return Ok(n_context);
-        }
+        let generation = Generation { n_context: engine.info().n_context, ended: None };
         let prompt = prompt.ok_or(Refused::Told(Errno::InvalidArgument))?;
         let sampling = options.over(&self.guest.call()?.sampling).map_err(|unfit| self.unfit(unfit))?;
         let started = self.guest.generate(engine, Prompt::Text(prompt), move |_| Ok(sampling), true, false).await?;
@@ -191,10 +188,10 @@ impl Calls<'_> {
             Err(error) => return Err(self.failed(error)),
         }
         self.change(context, |context| {
-            (context.is_running, context.ended, context.n_output) = (true, None, 0);
+            (context.generation, context.n_output) = (Some(generation), 0);
             context.text.clear();
         })?;
-        Ok(n_context)
+        Ok(generation)
     }
 
     async fn embed(&mut self, context: u32) -> Result<(), Refused> {
@@ -202,12 +199,10 @@ impl Calls<'_> {
         let prompt = held.prompt.clone().ok_or(Refused::Told(Errno::InvalidArgument))?;
         let model = held.model.clone();
         let engine = self.engine(model)?;
-        let asked = tokio::task::spawn_blocking(move || engine.embed(prompt)).await;
-        let embedding = match asked.map_err(|e| wasmtime::format_err!("{e}"))?.await {
+        let embedding = match self.guest.embedding(engine, prompt).await? {
             Ok(embedding) => embedding,
             Err(error) => return Err(self.failed(error)),
         };
-        self.guest.call()?.usage.input_tokens += embedding.input_tokens;
         let json = serde_json::json!({ "n_embedding": embedding.values.len(), "embedding": embedding.values });
         self.change(context, |context| {
             context.text = json.to_string().into_bytes();
@@ -217,7 +212,7 @@ impl Calls<'_> {
 
     /// Ends what runs, and leaves what was generated to be fetched.
     pub(super) fn fini_single(&mut self, context: u32) -> Result<(), Refused> {
-        self.handles.context(context)?.is_running = false;
+        self.handles.context(context)?.generation = None;
         self.guest.give_up(context);
         Ok(())
     }

@@ -1,17 +1,14 @@
 //! The four interfaces of `wasi:nn`, as guests call them. Every call is charged to the guest's budget.
 
-use llambo_inference::{GenerateRequest, InferenceEngine, InferenceError, ModelName, Prompt, Sampling};
+use llambo_inference::{Embedding, GenerateRequest, InferenceEngine, InferenceError, ModelName, Prompt, Sampling};
 use std::{sync::Arc, time::Instant};
 use wasmtime::{Result, component::Resource};
 
-use super::{ExecutionContext, Graph, NnError, Output, Session, SessionInput, Tensor};
+use super::{DEFAULT, ExecutionContext, Graph, NnError, Output, Session, SessionInput, Tensor};
 use crate::{
     bindings::wasi::nn::{errors, errors::ErrorCode, graph, inference, tensor, tensor::TensorType},
     state::GuestState,
 };
-
-/// The name under which a guest finds the model of the request at hand.
-const DEFAULT: &str = "default";
 
 type Named = (String, Resource<Tensor>);
 
@@ -60,16 +57,10 @@ impl graph::Host for GuestState {
 
     fn load_by_name(&mut self, name: String) -> Result<std::result::Result<Resource<Graph>, Resource<NnError>>> {
         self.budget.charge_call()?;
-        let model = if name == DEFAULT {
-            None
-        } else {
-            let name = ModelName::from(name);
-            if let Err(error) = self.models.get(&name) {
-                return self.fail_inference(error);
-            }
-            Some(name)
-        };
-        Ok(Ok(self.hold(Graph { model })?))
+        match self.model_named(&name) {
+            Ok(model) => Ok(Ok(self.hold(Graph { model })?)),
+            Err(error) => self.fail_inference(error),
+        }
     }
 }
 
@@ -191,6 +182,15 @@ impl GuestState {
         self.fail(shown)
     }
 
+    /// What a guest calls a model by; `None` for that of the request at hand.
+    pub(crate) fn model_named(&self, name: &str) -> std::result::Result<Option<ModelName>, InferenceError> {
+        let model = (name != DEFAULT).then(|| ModelName::from(name));
+        if let Some(name) = &model {
+            self.models.get(name)?;
+        }
+        Ok(model)
+    }
+
     pub(crate) fn engine(&mut self, model: Option<ModelName>) -> std::result::Result<Arc<dyn InferenceEngine>, InferenceError> {
         let asked = match (model, &self.call) {
             (Some(model), _) => model,
@@ -250,16 +250,27 @@ impl GuestState {
         let Prompt::Text(text) = prompt else {
             return self.fail(NnError::invalid("an embedding is of a `prompt`, not of `messages`"));
         };
-        let asked = tokio::task::spawn_blocking(move || engine.embed(text)).await;
-        let asked = asked.map_err(|e| wasmtime::format_err!("{e}"))?;
-        match asked.await {
+        match self.embedding(engine, text).await? {
             Ok(embedding) => {
-                self.call()?.usage.input_tokens += embedding.input_tokens;
                 let tensor = self.hold(Tensor::floats(&embedding.values))?;
                 Ok(Ok(vec![("embedding".to_owned(), tensor)]))
             }
             Err(error) => self.fail_inference(error),
         }
+    }
+
+    /// An embedding, charged to the request. Reading the text takes as much stack and time as for a generation.
+    pub(crate) async fn embedding(
+        &mut self,
+        engine: Arc<dyn InferenceEngine>,
+        text: String,
+    ) -> Result<std::result::Result<Embedding, InferenceError>> {
+        let asked = tokio::task::spawn_blocking(move || engine.embed(text)).await;
+        let embedding = asked.map_err(|e| wasmtime::format_err!("{e}"))?.await;
+        if let Ok(embedding) = &embedding {
+            self.call()?.usage.input_tokens += embedding.input_tokens;
+        }
+        Ok(embedding)
     }
 
     fn tensors(&mut self, output: Output, numbered: bool) -> Result<Vec<Named>> {

@@ -15,6 +15,8 @@ pub(crate) use self::{
 };
 use crate::bindings::wasi::nn::{errors::ErrorCode, tensor::TensorType};
 
+/// The name under which a guest finds the model of the request at hand.
+pub(crate) const DEFAULT: &str = "default";
 /// Generations that one request may have under way: an agent compares a few, and one that could take every sequence of a
 /// model would take it from all others.
 pub(crate) const MAX_SESSIONS: usize = 16;

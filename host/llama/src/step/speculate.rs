@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// More sequences than this use the processor fully without guesses.
-pub(crate) const MOST_SEQUENCES: usize = 8;
+pub const MOST_SEQUENCES: usize = 8;
 /// Steps of one try of what is slower.
 const TRIED: u32 = 3;
 /// Steps between two tries, at first and at most.
