@@ -56,7 +56,8 @@ impl ModelFile {
     }
 }
 
-pub(crate) fn digest_of(bytes: &[u8]) -> String {
+/// SHA-256, lower-case hex.
+pub fn digest_of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

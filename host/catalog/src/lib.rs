@@ -10,5 +10,5 @@ mod gguf;
 
 pub use builtin::{BUILTINS, Builtin};
 pub use error::CatalogError;
-pub use file::{ModelFile, hex};
+pub use file::{ModelFile, digest_of, hex};
 pub use gguf::{GgufHeader, Metadata};

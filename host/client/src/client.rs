@@ -207,7 +207,11 @@ impl Client {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    fn done<T>(&self, answer: Result<tonic::Response<T>, Status>) -> Result<T, Error> {
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(crate) fn done<T>(&self, answer: Result<tonic::Response<T>, Status>) -> Result<T, Error> {
         answer.map(tonic::Response::into_inner).map_err(self.refused())
     }
 

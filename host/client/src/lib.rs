@@ -24,6 +24,7 @@ mod ask;
 mod client;
 mod error;
 mod generation;
+mod modules;
 
 pub use ask::Ask;
 pub use client::{Client, Health, NodeFilter, StatusStream};
@@ -32,7 +33,9 @@ pub use generation::{Event, Generation};
 pub use llambo_proto::status::code_name;
 /// The messages that answers are made of, as in `llambo.proto`.
 pub use llambo_proto::v1::{
-    DrainResponse, EmbedResponse, Finished, GetBalancerResponse, InferResponse, Message, Model, Node, Piece, ScaleResponse,
-    SetBalancerResponse, SpawnResponse, Started, StatusResponse, Usage,
+    DrainResponse, EmbedResponse, Finished, GetBalancerResponse, InferResponse, LoadModuleResponse, Message, Model, Module, Node,
+    Piece, RollBackModuleResponse, ScaleResponse, SetBalancerResponse, SpawnResponse, Started, StatusResponse, Trial,
+    UnloadModuleResponse, Usage,
 };
+pub use modules::NewModule;
 pub use tonic::Code;

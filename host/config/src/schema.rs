@@ -11,6 +11,8 @@ pub struct Config {
     pub types: Vec<TypeConfig>,
     /// Tenants with a weight of their own, in file order; names are unique.
     pub tenants: Vec<TenantConfig>,
+    /// What clients may publish.
+    pub modules: Modules,
     /// How nodes are chosen.
     pub balancing: Balancing,
     /// What waits when all nodes are busy.
@@ -110,6 +112,8 @@ pub struct TypeConfig {
     pub memory_bytes: u64,
     /// Name of one of [`Config::models`].
     pub model: String,
+    /// Names of models that its guests may ask; `None`: all.
+    pub models: Option<Vec<String>>,
     /// What runs in it.
     pub module: ModuleSource,
     /// Arguments of a command after its name; `{prompt}` stands for what it is asked.
@@ -136,6 +140,25 @@ pub struct TypeConfig {
     pub table_elements: u32,
     /// Wasm stack in bytes.
     pub stack_bytes: u64,
+}
+
+/// Guest modules that clients publish while the host runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Modules {
+    /// Whether it may be done at all.
+    pub publish: bool,
+    /// Names of types whose limits they may take; the first one when nobody says which.
+    pub types: Vec<String>,
+    /// Isolates of each, unless told otherwise.
+    pub count: u32,
+    /// Size of one.
+    pub max_bytes: u64,
+    /// Names at once.
+    pub max_names: u32,
+    /// Earlier versions kept of each.
+    pub versions: u32,
+    /// Where they are kept, to be there again after a restart; `None`: nowhere.
+    pub folder: Option<FilePath>,
 }
 
 /// The guest module of a node type.

@@ -1,5 +1,8 @@
 //! The keys of cluster-config.yaml with their defaults and ranges, section by section.
 
+mod modules;
+mod types;
+
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
@@ -8,8 +11,7 @@ use std::{
 };
 
 use crate::{
-    Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource, Network, Queue,
-    RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
+    Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, Network, Queue, Shutdown, Strategy,
     decode::{Decoder, Map, Value, meant},
     spelling::listed,
     tree::Node,
@@ -20,8 +22,9 @@ use crate::{
 pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("", ROOT),
     ("models", MODEL),
-    ("types", TYPE),
-    ("tenants", TENANT),
+    ("types", types::TYPE),
+    ("tenants", types::TENANT),
+    ("modules", modules::MODULES),
     ("gpu", GPU),
     ("balancing", BALANCING),
     ("queue", QUEUE),
@@ -31,17 +34,13 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("cache", CACHE),
 ];
 
-const ROOT: &[&str] = &["models", "gpu", "types", "tenants", "balancing", "queue", "network", "shutdown", "logging", "cache"];
+const ROOT: &[&str] =
+    &["models", "gpu", "types", "tenants", "modules", "balancing", "queue", "network", "shutdown", "logging", "cache"];
 const MODEL: &[&str] = &[
     "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "draft", "draft-tokens", "kv-type",
     "kv-memory", "kv-disk", "embeddings",
 ];
-const TYPE: &[&str] = &[
-    "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-time",
-];
 const GPU: &[&str] = &["layers", "devices"];
-const TENANT: &[&str] = &["weight", "max-tokens", "max-time"];
 const BALANCING: &[&str] = &["strategy", "attempts"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
 const NETWORK: &[&str] = &["grpc", "http", "max-request-size", "client-stall-timeout", "insecure"];
@@ -63,12 +62,13 @@ pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Optio
     let gpu = root.section("gpu", GPU);
     let gpu = Gpu::read(&gpu, "layers", "devices");
     let models = models(&root, &gpu, folder);
-    let tenants = tenants(&root);
-    let types = types(&root, &models, tenants.as_deref(), folder);
+    let tenants = types::tenants(&root);
+    let types = types::types(&root, &models, tenants.as_deref(), folder);
     let (balancing, queue) = (root.section("balancing", BALANCING), root.section("queue", QUEUE));
     let (shutdown, cache) = (root.section("shutdown", SHUTDOWN), root.section("cache", CACHE));
     Some(Config {
         models: models.configs,
+        modules: modules::modules(&root, &types, folder),
         types,
         tenants: tenants.unwrap_or_default(),
         balancing: Balancing {
@@ -112,12 +112,6 @@ impl Gpu {
 /// A list of texts.
 fn texts(map: &Map<'_>, key: &'static str) -> Option<Vec<String>> {
     map.get(key).and_then(|value| value.list()?.map(|text| text.text().map(str::to_owned)).collect())
-}
-
-/// What a command's environment consists of.
-fn environment(map: &Map<'_>) -> Vec<(String, String)> {
-    let Some(entries) = map.get("env").and_then(|value| value.named()) else { return Vec::new() };
-    entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.text()?.to_owned()))).collect()
 }
 
 fn models(root: &Map<'_>, gpu: &Gpu, folder: &Path) -> Models {
@@ -196,112 +190,6 @@ fn model(map: &Map<'_>, name: Option<&str>, host: &Gpu, folder: &Path) -> Option
         kv_memory_bytes,
         kv_disk_bytes,
     })
-}
-
-/// `None` when they could not be read: a reference that finds none is not wrong for sure then.
-fn tenants(root: &Map<'_>) -> Option<Vec<TenantConfig>> {
-    let Some(value) = root.get("tenants") else { return Some(Vec::new()) };
-    let one = |(name, value): (&str, Value<'_>)| {
-        check_name(name, &value, "a tenant");
-        let map = value.map(TENANT)?;
-        let weight = map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0);
-        Some(TenantConfig { name: name.to_owned(), weight, budget: budget(&map) })
-    };
-    value.named()?.into_iter().map(one).collect()
-}
-
-fn budget(map: &Map<'_>) -> RequestBudget {
-    RequestBudget { tokens: map.whole("max-tokens", 1..=u32::MAX), time: map.duration("max-time", MS..=DAY) }
-}
-
-fn types(root: &Map<'_>, models: &Models, tenants: Option<&[TenantConfig]>, folder: &Path) -> Vec<TypeConfig> {
-    let advice = "name at least one, for example `tiny: {count: 1000, memory: 128MB, cpu: 0.1}`";
-    let Some(types) = root.require("types", advice) else { return Vec::new() };
-    let Some(entries) = types.named() else { return Vec::new() };
-    if entries.is_empty() {
-        types.wrong("has no entry", advice);
-    }
-    entries.into_iter().filter_map(|(name, value)| node_type(name, &value, models, tenants, folder)).collect()
-}
-
-fn check_name(name: &str, value: &Value<'_>, what: &str) {
-    let mut chars = name.chars();
-    let begins_well = chars.next().is_some_and(|c| c.is_ascii_lowercase());
-    if !begins_well || name.len() > 32 || !chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
-        let but = format!("is not a name for {what}; use a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`");
-        value.wrong_key(&but);
-    }
-}
-
-/// The type's tenant: `default` needs no entry of its own.
-fn tenant(map: &Map<'_>, tenants: Option<&[TenantConfig]>) -> String {
-    let Some(value) = map.get("tenant") else { return "default".to_owned() };
-    let Some(name) = value.text() else { return String::new() };
-    let others = || tenants.into_iter().flatten().map(|tenant| tenant.name.as_str()).filter(|name| *name != "default");
-    let names = || std::iter::once("default").chain(others());
-    if tenants.is_some() && !names().any(|known| known == name) {
-        let known = format!("`tenants` has only {}", listed(names()));
-        value.wrong(known, meant(name, names(), "name one of them or add it there"));
-    }
-    name.to_owned()
-}
-
-fn node_type(
-    name: &str,
-    value: &Value<'_>,
-    models: &Models,
-    tenants: Option<&[TenantConfig]>,
-    folder: &Path,
-) -> Option<TypeConfig> {
-    check_name(name, value, "a type");
-    let map = value.map(TYPE)?;
-    map.require("count", "say how many there are at the start; 0 is allowed");
-    Some(TypeConfig {
-        name: name.to_owned(),
-        count: map.whole("count", 0..=200_000).unwrap_or(0),
-        cpu: map.number("cpu", 0.001..=64.0).unwrap_or(1.0),
-        memory_bytes: map.size("memory", MB..=64 * GB).unwrap_or(128 * MB),
-        model: model_reference(&map, models),
-        module: module(&map, folder),
-        args: texts(&map, "args").unwrap_or_else(|| vec!["default".to_owned(), "{prompt}".to_owned()]),
-        env: environment(&map),
-        weight: map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0),
-        tenant: tenant(&map, tenants),
-        tier: map.whole("tier", 0..=2).unwrap_or(0),
-        cpu_time: map.number("cpu-seconds", 0.001..=86_400.0).map_or(Duration::from_secs(10), Duration::from_secs_f64),
-        host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),
-        output_bytes_per_second: map.size("output-per-second", KB..=GB).unwrap_or(256 * KB),
-        max_output_bytes: map.size("max-output", KB..=GB).unwrap_or(8 * MB),
-        budget: budget(&map),
-        table_elements: map.whole("table-elements", 1..=10_000_000).unwrap_or(10_000),
-        stack_bytes: map.size("stack", 64 * KB..=MB).unwrap_or(128 * KB),
-    })
-}
-
-/// The name of the type's model, or of the first one.
-fn model_reference(map: &Map<'_>, models: &Models) -> String {
-    let names = || models.configs.iter().map(|model| model.name.as_str());
-    let Some(value) = map.get("model") else { return names().next().unwrap_or_default().to_owned() };
-    let name = value.text().unwrap_or_default();
-    if !name.is_empty() && models.is_complete && !names().any(|known| known == name) {
-        let known = format!("`models` has only {}", listed(names()));
-        value.wrong(known, meant(name, names(), "name one of them or add it there"));
-    }
-    name.to_owned()
-}
-
-fn module(map: &Map<'_>, folder: &Path) -> ModuleSource {
-    map.get("module")
-        .and_then(|value| {
-            let text = value.text()?;
-            let found = builtin_or_file(&value, text, [("builtin:default", ModuleSource::Default)], folder)?;
-            if found.is_err() && Path::new(text).extension().is_none_or(|extension| extension != "wasm") {
-                let advice = meant(text, ["builtin:default"], "write one of the two");
-                value.wrong("must be `builtin:default` or the path of a module that ends in `.wasm`", advice);
-            }
-            Some(found.unwrap_or_else(ModuleSource::File))
-        })
-        .unwrap_or(ModuleSource::Default)
 }
 
 fn network(root: &Map<'_>) -> Network {

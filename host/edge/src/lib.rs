@@ -12,6 +12,7 @@ mod grpc;
 mod http;
 mod memory;
 mod meter;
+mod modules;
 mod serve;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ use llambo_orchestrator::Cluster;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 pub use meter::describe_metrics;
+pub use modules::{LoadedModule, ModuleError, Modules, NewModule, NoModules, PublishedModule, TrialReport};
 pub use serve::{Bound, EdgeError};
 
 /// Where the edge listens and what it lets in.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub http: SocketAddr,
     /// Bytes of one request at most, as encoded.
     pub max_request_bytes: usize,
+    /// Bytes of a module that is published at most.
+    pub max_module_bytes: usize,
     /// Calls that one connection may have open at a time; a client's further calls wait on its side.
     pub max_streams_per_connection: u32,
     /// How long a client may take nothing of its answer before its node is given to others.
@@ -48,6 +52,8 @@ pub struct Host {
     pub cluster: Cluster,
     /// Models that can be asked.
     pub models: Models,
+    /// What clients published.
+    pub modules: Arc<dyn Modules>,
     /// The model of requests that name none.
     pub default_model: ModelName,
     /// Where `/metrics` comes from.

@@ -117,6 +117,8 @@ pub struct EngineLoad {
 #[derive(Clone, Default)]
 pub struct Models {
     engines: Arc<RwLock<BTreeMap<ModelName, Arc<dyn InferenceEngine>>>>,
+    /// The names that may be asked for; `None`: all.
+    only: Option<Arc<[ModelName]>>,
 }
 
 impl Models {
@@ -131,20 +133,31 @@ impl Models {
         self.engines.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
+    /// The same table for those who may ask these models alone: to them the others are not there.
+    #[must_use]
+    pub fn only(&self, names: &[ModelName]) -> Self {
+        Self { engines: Arc::clone(&self.engines), only: Some(names.into()) }
+    }
+
     /// The engine of that model.
     ///
     /// # Errors
     /// [`InferenceError::UnknownModel`] with the names there are.
     pub fn get(&self, name: &ModelName) -> Result<Arc<dyn InferenceEngine>, InferenceError> {
         let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
-        engines
-            .get(name)
-            .cloned()
-            .ok_or_else(|| InferenceError::UnknownModel { model: name.clone(), loaded: engines.keys().cloned().collect() })
+        engines.get(name).filter(|_| self.has(name)).cloned().ok_or_else(|| {
+            let loaded = engines.keys().filter(|name| self.has(name)).cloned().collect();
+            InferenceError::UnknownModel { model: name.clone(), loaded }
+        })
     }
 
     /// All engines, by name.
     pub fn all(&self) -> Vec<Arc<dyn InferenceEngine>> {
-        self.engines.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let engines = self.engines.read().unwrap_or_else(PoisonError::into_inner);
+        engines.iter().filter(|(name, _)| self.has(name)).map(|(_, engine)| Arc::clone(engine)).collect()
+    }
+
+    fn has(&self, name: &ModelName) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(name))
     }
 }

@@ -20,6 +20,14 @@ pub enum SandboxError {
         /// What is wrong with it, and what to do.
         detail: String,
     },
+    /// The module was tried, and did not stand it.
+    #[error("the module {name} failed its trial: {detail}")]
+    Trial {
+        /// What it is called.
+        name: String,
+        /// What it did.
+        detail: String,
+    },
     /// There is no place for so many isolates.
     #[error("there is room for {room} of {wanted} isolates of {memory_mib} MiB: {detail}")]
     Full {

@@ -191,7 +191,7 @@ impl Node for Isolate {
         NodeView {
             id: self.id.clone(),
             node_type: settings.name.clone(),
-            model: settings.model.clone(),
+            model: settings.serves.clone(),
             state,
             capacity: 1,
             weight: settings.weight,
@@ -203,7 +203,8 @@ impl Node for Isolate {
 
     fn generate(&self, mut request: GenerateRequest) -> GenerateFuture<'_> {
         Box::pin(async move {
-            let TypeSettings { tenant, tenant_weight, weight, .. } = self.node_type.settings();
+            let TypeSettings { model, tenant, tenant_weight, weight, .. } = self.node_type.settings();
+            request.model = model.clone();
             let isolate = Some(self.id.clone());
             let own = self.node_type.limits.time.map(|time| Instant::now() + time);
             request.deadline = [request.deadline, own].into_iter().flatten().min();

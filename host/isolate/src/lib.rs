@@ -29,6 +29,7 @@ mod share;
 mod slab;
 mod state;
 mod ticker;
+mod trial;
 
 pub use self::{
     error::SandboxError,
@@ -38,6 +39,7 @@ pub use self::{
     node_type::{NodeType, Sandbox, Spawned, TypeSettings},
     pool::Layout,
     preflight::{Need, Shortage, preflight},
+    trial::Trial,
 };
 
 /// Tells the metrics recorder what this crate's metrics mean. To be called once a recorder is there.

@@ -93,7 +93,8 @@ impl Limits {
     /// # Errors
     /// What is too much, with both numbers.
     pub(crate) fn admit(&self, needs: &ResourcesRequired) -> Result<(), String> {
-        let memory = needs.max_initial_memory_size.unwrap_or(0);
+        // counted in pages
+        let memory = needs.max_initial_memory_size.unwrap_or(0).saturating_mul(64 << 10);
         let elements = needs.max_initial_table_size.unwrap_or(0);
         if needs.num_memories > MEMORIES_PER_ISOLATE {
             return Err(format!("it has {} memories, and {MEMORIES_PER_ISOLATE} is allowed", needs.num_memories));

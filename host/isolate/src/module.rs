@@ -41,8 +41,8 @@ impl Module {
         Self::from_bytes("builtin:default", DEFAULT_ENGINE)
     }
 
-    /// A component in memory; `name` is what errors call it.
-    pub fn from_bytes(name: &str, bytes: &[u8]) -> Self {
+    /// A module in memory; `name` is what errors call it.
+    pub fn from_bytes(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
         Self { name: name.into(), bytes: bytes.into() }
     }
 
@@ -50,7 +50,7 @@ impl Module {
     pub fn open(path: &Path) -> Result<Self, SandboxError> {
         match std::fs::read(path) {
             Ok(bytes) => {
-                let module = Self::from_bytes(&path.display().to_string(), &bytes);
+                let module = Self::from_bytes(&path.display().to_string(), bytes);
                 module.check_kind().map(|()| module)
             }
             Err(source) => Err(SandboxError::Unreadable { path: path.to_owned(), source }),
@@ -70,7 +70,11 @@ impl Module {
         if self.bytes.starts_with(b"\0asm") { Ok(()) } else { Err(self.unfit("it is not WebAssembly".into())) }
     }
 
-    /// Whether it is a component; else it is a core module.
+    /// `component`, or `command` for a core module, which is started for each request.
+    pub fn kind(&self) -> &'static str {
+        if self.is_component() { "component" } else { "command" }
+    }
+
     fn is_component(&self) -> bool {
         self.bytes.get(6) == Some(&1)
     }

@@ -34,10 +34,16 @@ pub struct Sandbox {
 /// How isolates of one type are made.
 #[derive(Clone, Debug)]
 pub struct TypeSettings {
-    /// The type's name, and the start of its isolates' ids.
+    /// The type's name.
     pub name: TypeName,
-    /// The model its guests find under the name `default`, and clients behind the type.
+    /// The start of its isolates' ids; no two types of a host may have the same.
+    pub id_stem: String,
+    /// The model its guests find under the name `default`.
     pub model: ModelName,
+    /// What clients ask for to reach it: its model, or the name that its module was published by.
+    pub serves: ModelName,
+    /// The models that its guests may ask; `None`: all.
+    pub may_ask: Option<Vec<ModelName>>,
     /// What each isolate may use.
     pub limits: Limits,
     /// Share of requests under `weighted-random`, and of a full batch within the tenant.
@@ -107,8 +113,8 @@ impl Sandbox {
         let template = Arc::new(module.template(&pool.engine, &settings.limits)?);
         Ok(Arc::new(NodeType {
             limits: Arc::new(settings.limits.clone()),
+            models: settings.may_ask.as_ref().map_or_else(|| self.models.clone(), |names| self.models.only(names)),
             settings,
-            models: self.models.clone(),
             pools: Arc::clone(&self.pools),
             module,
             rooms: Mutex::new(vec![Room { pool, template }]),
@@ -143,7 +149,7 @@ impl NodeType {
                 .await
                 .map_err(|error| SandboxError::Module { name: self.module_name().to_owned(), detail: error.to_string() })?;
             let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let id = NodeId::from(format!("{}-{number}", self.settings.name));
+            let id = NodeId::from(format!("{}-{number}", self.settings.id_stem));
             spawned.isolates.push(Isolate::new(id, Arc::clone(self), berth, guest));
             spawned.spawn_us.push(began.elapsed().as_secs_f32() * 1e6);
         }

@@ -1,32 +1,64 @@
 //! Isolates as the orchestrator's nodes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use futures::future::BoxFuture;
 use llambo_inference::{Node, TypeName};
 use llambo_isolate::{NodeType, SandboxError};
 use llambo_orchestrator::{NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
 
-/// Makes isolates of the configuration's types.
-pub(crate) struct IsolateFactory(pub(crate) BTreeMap<TypeName, Arc<NodeType>>);
+/// Makes isolates of the configuration's types, and of modules that were published.
+#[derive(Default)]
+pub(crate) struct IsolateFactory {
+    types: RwLock<BTreeMap<TypeName, Arc<NodeType>>>,
+}
+
+impl IsolateFactory {
+    /// From now on isolates of its name are made so.
+    pub(crate) fn insert(&self, node_type: Arc<NodeType>) {
+        let name = node_type.settings().name.clone();
+        self.types.write().unwrap_or_else(PoisonError::into_inner).insert(name, node_type);
+    }
+
+    /// From now on there are none of that name.
+    pub(crate) fn remove(&self, name: &TypeName) {
+        self.types.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn get(&self, name: &TypeName) -> Option<Arc<NodeType>> {
+        self.types.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}
+
+/// A type as the orchestrator sees it.
+pub(crate) fn info(node_type: &NodeType) -> TypeInfo {
+    TypeInfo { name: node_type.settings().name.clone(), model: node_type.settings().serves.clone() }
+}
+
+/// Isolates of a type, as nodes.
+pub(crate) async fn spawn(node_type: &Arc<NodeType>, count: u32) -> Result<SpawnOutcome, SpawnError> {
+    let name = || node_type.settings().name.clone();
+    let spawned = node_type.spawn(count).await.map_err(|error| match error {
+        SandboxError::Full { .. } => SpawnError::PoolExhausted { node_type: name(), wanted: count, detail: error.to_string() },
+        error => SpawnError::Failed { node_type: name(), detail: error.to_string() },
+    })?;
+    let nodes = spawned.isolates.into_iter().map(|isolate| isolate as Arc<dyn Node>).collect();
+    Ok(SpawnOutcome { nodes, spawn_us: spawned.spawn_us })
+}
 
 impl NodeFactory for IsolateFactory {
     fn types(&self) -> Vec<TypeInfo> {
-        self.0.values().map(|t| TypeInfo { name: t.settings().name.clone(), model: t.settings().model.clone() }).collect()
+        self.types.read().unwrap_or_else(PoisonError::into_inner).values().map(|node_type| info(node_type)).collect()
     }
 
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>> {
         Box::pin(async move {
             let failed = |detail| SpawnError::Failed { node_type: node_type.clone(), detail };
-            let found = self.0.get(node_type).ok_or_else(|| failed("there is no such type".into()))?;
-            let spawned = found.spawn(count).await.map_err(|error| match error {
-                SandboxError::Full { .. } => {
-                    SpawnError::PoolExhausted { node_type: node_type.clone(), wanted: count, detail: error.to_string() }
-                }
-                error => failed(error.to_string()),
-            })?;
-            let nodes = spawned.isolates.into_iter().map(|isolate| isolate as Arc<dyn Node>).collect();
-            Ok(SpawnOutcome { nodes, spawn_us: spawned.spawn_us })
+            let found = self.get(node_type).ok_or_else(|| failed("there is no such type".into()))?;
+            spawn(&found, count).await
         })
     }
 }

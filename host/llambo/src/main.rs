@@ -5,6 +5,7 @@ mod factory;
 mod logging;
 mod models;
 mod plan;
+mod publish;
 mod serve;
 
 use std::{

@@ -222,7 +222,10 @@ pub(crate) fn module(node_type: &TypeConfig) -> Result<Module, llambo_isolate::S
 pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSettings {
     TypeSettings {
         name: TypeName::from(&node_type.name),
+        id_stem: node_type.name.clone(),
         model: ModelName::from(&node_type.model),
+        serves: ModelName::from(&node_type.model),
+        may_ask: node_type.models.as_ref().map(|names| names.iter().map(ModelName::from).collect()),
         limits: limits(config, node_type),
         weight: node_type.weight,
         tenant: TenantName::from(&node_type.tenant),

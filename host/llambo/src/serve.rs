@@ -12,7 +12,7 @@ use llambo_config::Config;
 use llambo_edge::{Bound, Host, Settings as EdgeSettings};
 use llambo_inference::{ModelName, Models, TypeName};
 use llambo_isolate::Sandbox;
-use llambo_orchestrator::{Cluster, Settings as ClusterSettings};
+use llambo_orchestrator::{Cluster, NodeFactory, Settings as ClusterSettings};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,6 +26,7 @@ use crate::{
     factory::IsolateFactory,
     logging, models,
     plan::{Plan, module, type_settings},
+    publish::Publisher,
 };
 
 /// How often gauges are brought up to date and isolates that came back are noticed.
@@ -63,6 +64,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         grpc: config.network.grpc,
         http: config.network.http,
         max_request_bytes: usize::try_from(config.network.max_request_bytes).unwrap_or(usize::MAX),
+        max_module_bytes: usize::try_from(config.modules.max_bytes).unwrap_or(usize::MAX),
         max_streams_per_connection: (config.queue.max_in_flight + config.queue.max_waiting).max(SMALLEST_STREAM_LIMIT),
         client_stall_timeout: config.network.client_stall_timeout,
     })
@@ -74,13 +76,17 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let config = Arc::clone(&config);
         move || prepare(&config)
     });
-    let (models, factory) = tokio::select! {
+    let (models, sandbox, factory) = tokio::select! {
         prepared = preparing => prepared.map_err(Failure::machine)??,
         // a model that is being loaded cannot be called off; the end of the process ends it
         _ = ending.asked() => return Err(Failure::Interrupted),
     };
-    let cluster = Cluster::new(Arc::new(factory), cluster_settings(&config)).map_err(Failure::machine)?;
+    let factory = Arc::new(factory);
+    let types = Arc::clone(&factory) as Arc<dyn NodeFactory>;
+    let cluster = Cluster::new(types, cluster_settings(&config)).map_err(Failure::machine)?;
     spawn(&config, &cluster).await?;
+    let publisher = Publisher::new(Arc::clone(&config), Arc::new(sandbox), factory, cluster.clone())?;
+    publisher.restore().await;
 
     tracing::info!(
         grpc = %edge.grpc_addr(),
@@ -93,6 +99,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let host = Host {
         cluster: cluster.clone(),
         models: models.clone(),
+        modules: Arc::new(publisher),
         default_model: ModelName::from(&config.models[0].name),
         metrics: metrics.clone(),
         refresh_gauges: Arc::new({
@@ -139,7 +146,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Everything that computes or reads files: models, and modules compiled.
-fn prepare(config: &Config) -> Result<(Models, IsolateFactory), Failure> {
+fn prepare(config: &Config) -> Result<(Models, Sandbox, IsolateFactory), Failure> {
     let mut plan = Plan::of(config);
     for warning in &plan.warnings {
         tracing::warn!(what = warning.what, remedy = warning.remedy, "this configuration may not fit");
@@ -154,15 +161,15 @@ fn prepare(config: &Config) -> Result<(Models, IsolateFactory), Failure> {
         None => cache_folder("modules"),
     };
     let sandbox = Sandbox::new(models.clone(), cache.and_then(absolute)).map_err(Failure::machine)?;
-    let mut types = std::collections::BTreeMap::new();
+    let factory = IsolateFactory::default();
     for node_type in &config.types {
         let began = Instant::now();
         let made = module(node_type).and_then(|module| sandbox.node_type(type_settings(config, node_type), module));
         let made = made.map_err(|error| Failure::Machine(format!("types.{}: {error}", node_type.name)))?;
         tracing::info!(node_type = node_type.name, compile_ms = began.elapsed().as_millis(), "module ready");
-        types.insert(TypeName::from(&node_type.name), made);
+        factory.insert(made);
     }
-    Ok((models, IsolateFactory(types)))
+    Ok((models, sandbox, factory))
 }
 
 fn cluster_settings(config: &Config) -> ClusterSettings {
@@ -209,6 +216,7 @@ fn metrics_recorder() -> Result<PrometheusHandle, Failure> {
     llambo_orchestrator::describe_metrics();
     llambo_llama::describe_metrics();
     llambo_isolate::describe_metrics();
+    metrics::describe_counter!("llambo_module_changes_total", "Modules loaded, unloaded and rolled back by clients, by outcome");
     Ok(handle)
 }
 

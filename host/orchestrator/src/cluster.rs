@@ -152,7 +152,7 @@ impl Cluster {
             live.truncate((before - count) as usize);
             self.drain_keys(&keys(live));
         }
-        let after = n_nodes(self.nodes_of(node_type, Entry::is_live).len());
+        let after = self.n_live(node_type);
         tracing::info!(node_type = %node_type, before, after, "scaled");
         Ok(ScaleReport { before, after })
     }
@@ -259,16 +259,55 @@ impl Cluster {
         self.drain_keys(&keys);
     }
 
+    /// Brings a type into service, or puts new nodes in the place of all that it has: `make` makes them while the old ones serve, which then
+    /// finish what they have. Waits for other operations to end first. Answers with what `make` says.
+    ///
+    /// # Errors
+    /// [`ClusterError::Draining`], or those of `make`: nothing was changed. [`ClusterError::DuplicateNode`] as for [`Self::add`].
+    pub async fn replace(
+        &self,
+        info: &TypeInfo,
+        make: impl Future<Output = Result<SpawnOutcome, SpawnError>>,
+    ) -> Result<SpawnReport, ClusterError> {
+        let _turn = self.turn().await;
+        if self.is_draining() {
+            return Err(ClusterError::Draining);
+        }
+        let outcome = make.await?;
+        let before = keys(self.nodes_of(&info.name, |_| true));
+        let report = self.take_in(info, outcome)?;
+        self.drain_keys(&before);
+        Ok(report)
+    }
+
+    /// Nodes of a type that serve requests now or will.
+    pub fn n_live(&self, node_type: &TypeName) -> u32 {
+        self.shared.lock().registry.n_live(node_type)
+    }
+
+    /// Takes a type out of service for good, with all its nodes; `forget` says so to the factory. Answers how many were not draining before.
+    pub async fn retire(&self, info: &TypeInfo, forget: impl FnOnce()) -> u32 {
+        let _turn = self.turn().await;
+        forget();
+        self.shared.lock().registry.forget(info);
+        self.drain_keys(&keys(self.nodes_of(&info.name, |_| true)))
+    }
+
     async fn spawn_in_turn(&self, node_type: &TypeName, count: u32) -> Result<SpawnReport, ClusterError> {
         let info = self.known(node_type)?;
         if self.is_draining() {
             return Err(ClusterError::Draining);
         }
-        let SpawnOutcome { nodes, spawn_us } = self.factory.spawn(node_type, count).await?;
-        self.shared.lock().registry.know(&info);
+        let outcome = self.factory.spawn(node_type, count).await?;
+        self.take_in(&info, outcome)
+    }
+
+    fn take_in(&self, info: &TypeInfo, outcome: SpawnOutcome) -> Result<SpawnReport, ClusterError> {
+        let SpawnOutcome { nodes, spawn_us } = outcome;
+        self.shared.lock().registry.know(info);
         let ids: Vec<_> = nodes.iter().map(|node| node.view().id).collect();
         self.add(nodes)?;
-        tracing::info!(node_type = %node_type, count = ids.len(), "spawned");
+        tracing::info!(node_type = %info.name, count = ids.len(), "spawned");
         let mut spawn_us: Vec<f64> = spawn_us.into_iter().map(f64::from).collect();
         Ok(SpawnReport {
             nodes: ids,

@@ -42,6 +42,8 @@ pub(crate) struct Scope {
     pub(crate) index: Index,
     /// Nodes that serve requests now or will: neither draining nor failed nor stopped.
     pub(crate) live: usize,
+    /// Whether it may be named while it has none.
+    is_known: bool,
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ struct TypeRow {
     models: Vec<(ModelName, ScopeId)>,
     /// By [`NodeState`], in the order of its declaration.
     states: [u32; NodeState::ALL.len()],
+    is_known: bool,
 }
 
 pub(crate) struct Entry {
@@ -112,6 +115,18 @@ impl Scope {
     pub(crate) fn has_candidates(&self) -> bool {
         !self.index.is_empty()
     }
+
+    fn may_be_named(&self) -> bool {
+        self.is_known || self.live > 0
+    }
+}
+
+// === impl TypeRow ===
+
+impl TypeRow {
+    fn may_be_named(&self) -> bool {
+        self.is_known || self.states.iter().any(|n| *n > 0)
+    }
 }
 
 // === impl Registry ===
@@ -119,8 +134,24 @@ impl Scope {
 impl Registry {
     /// Lets requests name a type that has no nodes yet.
     pub(crate) fn know(&mut self, info: &TypeInfo) {
-        self.model_scope(&info.model);
-        self.type_scope(&info.name, &info.model);
+        for scope in [self.model_scope(&info.model), self.type_scope(&info.name, &info.model)] {
+            self.scopes[scope.0].is_known = true;
+        }
+        self.types.entry(info.name.clone()).or_default().is_known = true;
+    }
+
+    /// Takes it back: the type, and its model if no other known type serves that, are there only as long as they have nodes.
+    pub(crate) fn forget(&mut self, info: &TypeInfo) {
+        let Some(row) = self.types.get_mut(&info.name) else { return };
+        row.is_known = false;
+        let mut scopes: Vec<_> = row.models.iter().map(|(_, scope)| *scope).collect();
+        let serves = |row: &TypeRow| row.is_known && row.models.iter().any(|(model, _)| *model == info.model);
+        if !self.types.values().any(serves) {
+            scopes.extend(self.by_model.get(&info.model));
+        }
+        for scope in scopes {
+            self.scopes[scope.0].is_known = false;
+        }
     }
 
     /// Takes a node in; `None` if its id is taken.
@@ -192,16 +223,18 @@ impl Registry {
     /// The nodes that a request may go to.
     pub(crate) fn resolve(&self, model: &ModelName, node_type: Option<&TypeName>) -> Result<ScopeId, DispatchError> {
         let Some(name) = node_type else {
-            return self.by_model.get(model).copied().ok_or_else(|| {
-                let mut loaded: Vec<_> = self.by_model.keys().cloned().collect();
+            let named = |scope: &&ScopeId| self.scope(**scope).may_be_named();
+            return self.by_model.get(model).filter(named).copied().ok_or_else(|| {
+                let named = self.by_model.iter().filter(|(_, scope)| named(scope));
+                let mut loaded: Vec<_> = named.map(|(name, _)| name.clone()).collect();
                 loaded.sort();
                 InferenceError::UnknownModel { model: model.clone(), loaded }.into()
             });
         };
-        let row = self
-            .types
-            .get(name)
-            .ok_or_else(|| DispatchError::UnknownType { node_type: name.clone(), known: self.types.keys().cloned().collect() })?;
+        let row = self.types.get(name).filter(|row| row.may_be_named()).ok_or_else(|| DispatchError::UnknownType {
+            node_type: name.clone(),
+            known: self.types().map(|(name, _)| name.clone()).collect(),
+        })?;
         row.models.iter().find(|(served, _)| served == model).map(|(_, scope)| *scope).ok_or_else(|| {
             let serves = row.models.iter().map(|(served, _)| served.clone()).collect();
             DispatchError::WrongModel { node_type: name.clone(), model: model.clone(), serves }
@@ -267,11 +300,16 @@ impl Registry {
 
     /// Every known type with its nodes by state, in the order of [`NodeState::ALL`].
     pub(crate) fn types(&self) -> impl Iterator<Item = (&TypeName, &[u32; NodeState::ALL.len()])> {
-        self.types.iter().map(|(name, row)| (name, &row.states))
+        self.types.iter().filter(|(_, row)| row.may_be_named()).map(|(name, row)| (name, &row.states))
+    }
+
+    pub(crate) fn n_live(&self, node_type: &TypeName) -> u32 {
+        let live = [NodeState::Starting, NodeState::Ready, NodeState::Busy, NodeState::Hibernated];
+        self.types.get(node_type).map_or(0, |row| live.into_iter().map(|state| row.states[state as usize]).sum())
     }
 
     pub(crate) fn knows(&self, node_type: &TypeName) -> bool {
-        self.types.contains_key(node_type)
+        self.types.get(node_type).is_some_and(TypeRow::may_be_named)
     }
 
     fn count_in(&self, scope: ScopeId, keys: &[NodeKey], what: fn(&Entry) -> bool) -> usize {

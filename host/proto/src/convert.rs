@@ -184,6 +184,7 @@ pub fn model(info: &ModelInfo, load: llambo_inference::EngineLoad) -> v1::Model 
         sha256: info.digest.clone(),
         n_running: load.n_running,
         n_waiting: load.n_waiting,
+        parent: String::new(),
     }
 }
 

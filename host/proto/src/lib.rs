@@ -19,4 +19,4 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Full names of the services, as health checks and reflection spell them.
-pub const SERVICES: [&str; 2] = ["llambo.v1.Inference", "llambo.v1.Cluster"];
+pub const SERVICES: [&str; 3] = ["llambo.v1.Inference", "llambo.v1.Cluster", "llambo.v1.Modules"];

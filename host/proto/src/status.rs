@@ -19,10 +19,12 @@ const MAX_TEXT_BYTES: usize = 1024;
 /// The code of a reason; `None` for a reason that is not in the contract.
 pub fn code_of(reason: &str) -> Option<Code> {
     Some(match reason {
-        "INVALID_REQUEST" | "INVALID_OPTION" | "PROMPT_TOO_LONG" | "UNKNOWN_STRATEGY" => Code::InvalidArgument,
-        "UNKNOWN_MODEL" | "UNKNOWN_TYPE" | "UNKNOWN_NODE" => Code::NotFound,
-        "DUPLICATE_NODE" => Code::AlreadyExists,
-        "QUEUE_FULL" | "FULL" | "POOL_EXHAUSTED" | "CLIENT_STALLED" => Code::ResourceExhausted,
+        "INVALID_REQUEST" | "INVALID_OPTION" | "PROMPT_TOO_LONG" | "UNKNOWN_STRATEGY" | "INVALID_MODULE" => Code::InvalidArgument,
+        "UNKNOWN_MODEL" | "UNKNOWN_TYPE" | "UNKNOWN_NODE" | "UNKNOWN_MODULE" | "UNKNOWN_VERSION" => Code::NotFound,
+        "DUPLICATE_NODE" | "NAME_TAKEN" => Code::AlreadyExists,
+        "NOT_PERMITTED" => Code::PermissionDenied,
+        "TRIAL_FAILED" => Code::FailedPrecondition,
+        "QUEUE_FULL" | "FULL" | "POOL_EXHAUSTED" | "CLIENT_STALLED" | "TOO_MANY_MODULES" => Code::ResourceExhausted,
         "NO_NODE" | "STOPPED" | "DRAINING" => Code::Unavailable,
         "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
         "CANCELLED" => Code::Cancelled,
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn the_table_in_the_proto_file_is_kept() {
         let table = contract();
-        assert_eq!(table.len(), 9, "{table:?}");
+        assert_eq!(table.len(), 11, "{table:?}");
         for (code, reasons) in table {
             assert!(!reasons.is_empty(), "{code}");
             for reason in reasons {

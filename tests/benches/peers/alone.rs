@@ -56,7 +56,10 @@ pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
     let sandbox = Sandbox::new(models, None).unwrap();
     let settings = TypeSettings {
         name: "tiny".into(),
+        id_stem: "tiny".into(),
+        serves: model.clone(),
         model,
+        may_ask: None,
         limits: Limits::default(),
         weight: 1.0,
         tenant: "default".into(),

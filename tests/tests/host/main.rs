@@ -5,6 +5,7 @@ mod agents;
 mod bad_input;
 mod drain;
 mod hostile;
+mod publish;
 mod refused;
 mod whole_path;
 

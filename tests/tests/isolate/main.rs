@@ -23,7 +23,10 @@ fn models() -> (Models, Arc<FakeEngine>) {
 fn settings(limits: Limits, expected: u32) -> TypeSettings {
     TypeSettings {
         name: "t".into(),
+        id_stem: "t".into(),
         model: "fake".into(),
+        serves: "fake".into(),
+        may_ask: None,
         limits,
         weight: 1.0,
         tenant: "default".into(),

@@ -81,7 +81,10 @@ async fn ten_thousand_isolates_live_and_answer_and_cost_little() {
     let slot_bytes = limits.memory_bytes;
     let settings = TypeSettings {
         name: "tiny".into(),
+        id_stem: "tiny".into(),
         model: "fake".into(),
+        serves: "fake".into(),
+        may_ask: None,
         limits,
         weight: 1.0,
         tenant: "default".into(),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use llambo_inference::{InferenceEngine, InferenceError, ModelName, RequestId, Usage};
+use llambo_inference::{GenerateRequest, InferenceError, ModelName, RequestId, Usage};
 use llambo_orchestrator::DispatchError;
 use llambo_proto::{
     convert::{self, Asked},
@@ -19,7 +19,7 @@ use super::{
     pump::{Pumped, pump},
 };
 use crate::{
-    Host,
+    Host, Modules,
     serve::{Closing, closed},
 };
 
@@ -41,11 +41,8 @@ impl Service {
         let received = Instant::now();
         let deadline = deadline::timeout(request.metadata()).map(|timeout| Deadline::new(received, timeout));
         let asked = Asked::try_from(request.into_inner()).map_err(|e| status::status(&e))?;
-        let engine = self.engine(asked.model.as_ref())?;
         let inner = deadline.map(|deadline| deadline.inner.into_std());
-        let request = asked.resolve(engine.info(), new_request_id, inner).map_err(|e| status::status(&e))?;
-        drop(engine);
-
+        let request = self.resolve(asked, inner).map_err(|e| status::status(&e))?;
         let (id, model) = (request.id.clone(), request.model.clone());
         let dispatcher = self.host.cluster.dispatcher();
         let first = async {
@@ -63,8 +60,14 @@ impl Service {
         Ok(Answering::new(id, started, answer, received, deadline, closed))
     }
 
-    fn engine(&self, model: Option<&ModelName>) -> Result<Arc<dyn InferenceEngine>, Status> {
-        self.host.models.get(model.unwrap_or(&self.host.default_model)).map_err(|e| status::status(&e))
+    /// Fills in what the request leaves out. A published module takes what its model takes.
+    fn resolve(&self, asked: Asked, deadline: Option<std::time::Instant>) -> Result<GenerateRequest, InferenceError> {
+        let name = asked.model.clone().unwrap_or_else(|| self.host.default_model.clone());
+        let engine = self.host.models.get(&name).or_else(|unknown| match self.host.modules.parent(&name) {
+            Some(parent) => self.host.models.get(&parent),
+            None => Err(with_published(unknown, self.host.modules.as_ref())),
+        })?;
+        Ok(GenerateRequest { model: name, ..asked.resolve(engine.info(), new_request_id, deadline)? })
     }
 }
 
@@ -110,7 +113,7 @@ impl Inference for Service {
             return Err(invalid(format!("`texts[{i}]` is empty; leave it out or give it text")));
         }
         let model = (!model.is_empty()).then(|| ModelName::from(&model));
-        let engine = self.engine(model.as_ref())?;
+        let engine = self.host.models.get(model.as_ref().unwrap_or(&self.host.default_model)).map_err(|e| status::status(&e))?;
         let embeds = stream::iter(texts).map(|text| engine.embed(text)).buffered(EMBEDS_AT_ONCE).try_collect::<Vec<_>>();
         let embedded = within(deadline, embeds).await?.map_err(|e| status::status(&e))?;
 
@@ -125,8 +128,27 @@ impl Inference for Service {
     }
 
     async fn list_models(&self, _: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
-        let models = self.host.models.all().iter().map(|engine| convert::model(engine.info(), engine.load())).collect();
+        let engines = self.host.models.all();
+        let mut models: Vec<_> = engines.iter().map(|engine| convert::model(engine.info(), engine.load())).collect();
+        for published in self.host.modules.list().into_iter().filter(|module| module.serves) {
+            let parent = models.iter().find(|model| model.name == published.parent.as_str());
+            if let Some(parent) = parent.cloned() {
+                let (name, of) = (published.name.to_string(), parent.name.clone());
+                models.push(v1::Model { name, parent: of, ..parent });
+            }
+        }
         Ok(Response::new(v1::ListModelsResponse { models }))
+    }
+}
+
+/// The error names what else could have been asked for.
+fn with_published(error: InferenceError, modules: &dyn Modules) -> InferenceError {
+    match error {
+        InferenceError::UnknownModel { model, mut loaded } => {
+            loaded.extend(modules.list().into_iter().filter(|module| module.serves).map(|module| module.name));
+            InferenceError::UnknownModel { model, loaded }
+        }
+        error => error,
     }
 }
 

@@ -4,6 +4,7 @@ mod answer;
 mod cluster;
 mod health;
 mod inference;
+mod modules;
 mod pump;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use llambo_orchestrator::{ClusterError, DispatchError};
 use llambo_proto::{
     FILE_DESCRIPTOR_SET,
     status::{self, Failure},
-    v1::{cluster_server::ClusterServer, inference_server::InferenceServer},
+    v1::{cluster_server::ClusterServer, inference_server::InferenceServer, modules_server::ModulesServer},
 };
 use tokio::sync::watch;
 use tonic::{Status, service::Routes};
@@ -33,9 +34,12 @@ pub(crate) fn routes(host: &Arc<Host>, closing: &Closing, serving: watch::Receiv
     let sound = "descriptors made by the compiler are sound";
     let inference = inference::Service { host: Arc::clone(host), closing: closing.clone(), patience };
     let cluster = cluster::Service { host: Arc::clone(host), closing: closing.clone() };
+    let modules = modules::Service { host: Arc::clone(host) };
+    let max_module_bytes = settings.max_module_bytes.saturating_add(max_request_bytes);
     let health = health::Service { host: Arc::clone(host), serving, closing: closing.clone() };
     Routes::new(InferenceServer::new(inference).max_decoding_message_size(max_request_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(max_request_bytes))
+        .add_service(ModulesServer::new(modules).max_decoding_message_size(max_module_bytes))
         .add_service(HealthServer::new(health))
         .add_service(reflection().build_v1().expect(sound))
         .add_service(reflection().build_v1alpha().expect(sound))

@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream};
 use llambo_client::Client;
-use llambo_edge::{Bound, EdgeError, Host, Settings};
+use llambo_edge::{Bound, EdgeError, Host, NoModules, Settings};
 use llambo_inference::{
     AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, Models, Node, NodeId, NodeState, NodeView, TypeName,
     fake::FakeEngine,
@@ -116,6 +116,7 @@ impl Running {
         let host = Host {
             cluster: cluster.clone(),
             models,
+            modules: Arc::new(NoModules),
             default_model: MODEL.into(),
             metrics,
             refresh_gauges: Arc::new(|| ()),
@@ -163,6 +164,7 @@ pub(crate) fn settings() -> Settings {
         grpc: "127.0.0.1:0".parse().unwrap(),
         http: "127.0.0.1:0".parse().unwrap(),
         max_request_bytes: MAX_REQUEST_BYTES,
+        max_module_bytes: MAX_REQUEST_BYTES,
         max_streams_per_connection: 256,
         client_stall_timeout: std::time::Duration::from_secs(2),
     }

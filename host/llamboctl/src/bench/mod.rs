@@ -10,7 +10,7 @@ use llambo_client::{Ask, Client};
 
 use self::load::{Pace, Run};
 use crate::{
-    args::Load,
+    args::BenchLoad,
     exit::{Failure, INTERRUPTED, NO, OK},
     output,
 };
@@ -20,7 +20,7 @@ const PER_CONNECTION: u32 = 64;
 /// Connections opened unless told otherwise.
 const MAX_CONNECTIONS: u32 = 16;
 
-pub(crate) async fn load(host: &str, args: &Load, json: bool) -> Result<u8, Failure> {
+pub(crate) async fn load(host: &str, args: &BenchLoad, json: bool) -> Result<u8, Failure> {
     let pace = match args.rate {
         Some(per_second) => Pace::open(per_second, args.duration),
         None => Pace::Closed { concurrency: args.concurrency as usize, requests: args.requests },
@@ -70,7 +70,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     Failure::cannot_create(format!("cannot write `{}`: {error}", path.display()))
 }
 
-fn ask(args: &Load) -> Ask {
+fn ask(args: &BenchLoad) -> Ask {
     let mut ask = Ask::text(&args.prompt).max_tokens(args.max_tokens);
     if let Some(model) = &args.target.model {
         ask = ask.model(model);

@@ -28,6 +28,7 @@ pub(crate) async fn models(session: &Session) -> Result<u8, Failure> {
         ("SEQUENCES", Right),
         ("RUNNING", Right),
         ("WAITING", Right),
+        ("PARENT", Left),
     ];
     let rows: Vec<_> = models
         .into_iter()
@@ -41,6 +42,7 @@ pub(crate) async fn models(session: &Session) -> Result<u8, Failure> {
                 m.n_sequences.to_string(),
                 m.n_running.to_string(),
                 m.n_waiting.to_string(),
+                m.parent,
             ]
         })
         .collect();
@@ -61,6 +63,7 @@ pub(crate) fn model_json(m: &Model) -> Value {
         "sha256": m.sha256,
         "n_running": m.n_running,
         "n_waiting": m.n_waiting,
+        "parent": (!m.parent.is_empty()).then_some(&m.parent),
     })
 }
 

@@ -5,6 +5,7 @@ mod infer;
 mod listings;
 mod local;
 mod metrics;
+mod modules;
 mod status;
 
 use llambo_client::Client;
@@ -38,6 +39,7 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
         Command::Scale(args) => cluster::scale(&session()?, &args).await,
         Command::Drain(args) => cluster::drain(&session()?, args).await,
         Command::Balancer(args) => cluster::balancer(&session()?, &args).await,
+        Command::Module(args) => modules::module(&session()?, args).await,
         Command::Health(args) => cluster::health(&session()?, &args).await,
         Command::Metrics(args) => metrics::metrics(&args, json).await,
         Command::Config(crate::args::Config::Validate { file }) => local::validate(&file, json),

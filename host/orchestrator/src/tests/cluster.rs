@@ -204,3 +204,46 @@ async fn publishing_gauges_needs_no_recorder() {
     stage.cluster.publish_gauges();
     crate::describe_metrics();
 }
+
+#[tokio::test]
+async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_any_more() {
+    let stage = Stage::gated(0, settings()).await;
+    let info = crate::TypeInfo { name: "agent".into(), model: "agent".into() };
+    let make = |ids: &'static [&str]| {
+        let gate = stage.gate.clone();
+        async move {
+            let node = |id: &&str| -> Arc<dyn Node> {
+                let mut node = FakeNode::new(id, "agent", 1, Some(gate.clone()));
+                node.view.model = "agent".into();
+                Arc::new(node)
+            };
+            Ok(crate::SpawnOutcome { nodes: ids.iter().map(node).collect(), spawn_us: vec![1.0; ids.len()] })
+        }
+    };
+    let asking = |id| GenerateRequest { model: "agent".into(), ..request(id) };
+    assert_eq!(stage.ask(asking("early")).await.unwrap().unwrap_err().reason(), "UNKNOWN_MODEL");
+    assert_eq!(stage.cluster.replace(&info, make(&["agent.1-1", "agent.1-2"])).await.unwrap().nodes.len(), 2);
+    let running = stage.ask(asking("a"));
+    until(|| stage.load() == (1, 0)).await;
+    stage.cluster.replace(&info, make(&["agent.2-1"])).await.unwrap();
+    let later = stage.ask(asking("b"));
+    until(|| stage.load() == (2, 0)).await;
+    assert_eq!(ids(&stage.cluster.list(&NodeFilter::default(), 0, 10).unwrap()), ["agent.1-1", "agent.2-1"]);
+    let refused =
+        stage.cluster.replace(&info, async { Err(crate::SpawnError::Failed { node_type: "agent".into(), detail: "no".into() }) });
+    assert_eq!(refused.await.unwrap_err().reason(), "BACKEND_FAILED");
+
+    assert_eq!(stage.cluster.retire(&info, || ()).await, 1, "the one of before drained already");
+    let refused = stage.ask(asking("late")).await.unwrap().unwrap_err();
+    assert_eq!(refused.to_string(), "model `agent` is not loaded; loaded are: `m`");
+    assert_eq!(stage.cluster.drain(&DrainTarget::Type("agent".into())), Ok(0));
+    stage.gate.add_permits(2);
+    for task in [running, later] {
+        assert_eq!(task.await.unwrap().unwrap(), "word1 word2 word3");
+    }
+    assert_eq!(stage.cluster.drain(&DrainTarget::Type("agent".into())).unwrap_err().reason(), "UNKNOWN_TYPE");
+    assert!(!stage.cluster.status().nodes_by_type.contains_key(&"agent".into()));
+    stage.cluster.replace(&info, make(&["agent.3-1"])).await.unwrap();
+    stage.gate.add_permits(1);
+    assert!(stage.ask(asking("again")).await.unwrap().is_ok());
+}
