@@ -225,7 +225,10 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
         id_stem: node_type.name.clone(),
         model: ModelName::from(&node_type.model),
         serves: ModelName::from(&node_type.model),
-        may_ask: node_type.models.as_ref().map(|names| names.iter().map(ModelName::from).collect()),
+        may_ask: node_type.models.as_ref().map(|names| {
+            // its own needs no permission
+            names.iter().chain([&node_type.model]).map(ModelName::from).collect()
+        }),
         limits: limits(config, node_type),
         weight: node_type.weight,
         tenant: TenantName::from(&node_type.tenant),

@@ -152,3 +152,20 @@ async fn two_thousand_programs_answer_at_once() {
         stream::iter(begun).map(async |events| read(events).await.unwrap().0).buffer_unordered(N as usize).collect().await;
     assert!(texts.len() == N as usize && texts.iter().all(|text| text.contains(" word4000\n")));
 }
+
+#[tokio::test]
+async fn a_guest_reaches_no_model_that_its_type_may_not_ask() {
+    let (models, _) = models();
+    models.insert(Arc::new(FakeEngine::new("other", 4)));
+    for (may_ask, answers) in
+        [(None, true), (Some(vec!["fake".into(), "other".into()]), true), (Some(vec!["fake".into()]), false)]
+    {
+        let args = vec!["other".into(), "{prompt}".into()];
+        let settings = TypeSettings { args, may_ask, ..settings(Limits::default(), 1) };
+        let module = Module::open(&guest("wasmedge")).unwrap();
+        let node_type = Sandbox::new(models.clone(), None).unwrap().node_type(settings, module).unwrap();
+        let isolate = node_type.spawn(1).await.unwrap().isolates.remove(0);
+        let answer = read(isolate.generate(ask("complete hello", 3)).await.unwrap()).await;
+        assert_eq!(answer.is_ok(), answers, "{answer:?}");
+    }
+}

@@ -13,7 +13,7 @@ use llambo_catalog::digest_of;
 use llambo_inference::ModelName;
 use serde_json::{Value, json};
 
-use super::shelf::{Row, Version};
+use super::ledger::{Row, Version};
 
 const TABLE: &str = "published.json";
 

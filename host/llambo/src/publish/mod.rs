@@ -4,7 +4,7 @@
 //! that was in service once keeps its compiled code, so going back to it takes as long as spawning does.
 
 mod folder;
-mod shelf;
+mod ledger;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,7 +21,7 @@ use tokio::task;
 
 use self::{
     folder::Folder,
-    shelf::{Row, Shelf, Version},
+    ledger::{Ledger, Row, Version},
 };
 use crate::{
     Failure,
@@ -42,7 +42,7 @@ pub(crate) struct Publisher {
     factory: Arc<IsolateFactory>,
     cluster: Cluster,
     folder: Option<Folder>,
-    shelf: Mutex<Shelf>,
+    ledger: Mutex<Ledger>,
     /// One change after the other.
     turn: tokio::sync::Mutex<()>,
 }
@@ -59,7 +59,7 @@ impl Publisher {
                 .map_err(|e| Failure::Machine(format!("modules.folder `{path}` cannot be used: {e}; name another one")))
         });
         let folder = folder.transpose()?;
-        Ok(Self { config, sandbox, factory, cluster, folder, shelf: Mutex::default(), turn: tokio::sync::Mutex::default() })
+        Ok(Self { config, sandbox, factory, cluster, folder, ledger: Mutex::default(), turn: tokio::sync::Mutex::default() })
     }
 
     /// Publishes again what the folder has. What cannot be is told, and stays there.
@@ -82,22 +82,22 @@ impl Publisher {
             match restored {
                 Ok(()) => {
                     let kept = versions.len();
-                    let mut shelf = self.shelf();
+                    let mut ledger = self.ledger();
                     for version in versions.into_values() {
-                        shelf.put(&name, version, kept);
+                        ledger.put(&name, version, kept);
                     }
-                    shelf.serve(&name, serving);
+                    ledger.serve(&name, serving);
                     tracing::info!(module = %name, version = serving, "published again");
                 }
                 Err(error) => {
-                    tracing::error!(module = %name, %error, "a module that was kept cannot be published, and is left out")
+                    tracing::error!(module = %name, %error, "a module that was kept cannot be published, and is left out");
                 }
             }
         }
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The type whose limits a new module takes, if it may be published at all.
@@ -154,12 +154,12 @@ impl Publisher {
         let NewModule { name, wasm, count, trial, .. } = new;
         let _turn = self.turn.lock().await;
         let number = {
-            let shelf = self.shelf();
+            let ledger = self.ledger();
             let limit = self.config.modules.max_names;
-            if shelf.row(&name).is_none() && shelf.len() >= limit as usize {
+            if ledger.row(&name).is_none() && ledger.len() >= limit as usize {
                 return Err(ModuleError::TooMany { limit });
             }
-            shelf.next_number(&name)
+            ledger.next_number(&name)
         };
         let version = Version::new(number, wasm, TypeName::from(&node_type.name));
         let count = count.unwrap_or_else(|| self.present_count(&name));
@@ -168,36 +168,36 @@ impl Publisher {
         }
         let done = self.put_into_service(&name, &version, count, trial.as_deref()).await?;
         let kept = self.config.modules.versions as usize;
-        let (replaced, gone) = self.shelf().put(&name, version, kept);
+        let (replaced, gone) = self.ledger().put(&name, version, kept);
         tracing::info!(module = %name, version = number, count, "published");
         self.keep(&name, &gone).map(|()| LoadedModule { replaced, ..done })
     }
 
     async fn put_back(&self, name: ModelName, asked: Option<u32>) -> Result<LoadedModule, ModuleError> {
         let _turn = self.turn.lock().await;
-        let version = self.shelf().earlier(&name, asked)?.clone();
+        let version = self.ledger().earlier(&name, asked)?.clone();
         let done = self.put_into_service(&name, &version, self.present_count(&name), None).await?;
         let number = version.number;
         // with what was made of it, if it had not served since the start
-        let (replaced, _) = self.shelf().put(&name, version, usize::MAX);
+        let (replaced, _) = self.ledger().put(&name, version, usize::MAX);
         tracing::info!(module = %name, version = number, "rolled back");
         self.keep(&name, &[]).map(|()| LoadedModule { replaced, ..done })
     }
 
     async fn take_out(&self, name: ModelName) -> Result<u32, ModuleError> {
         let _turn = self.turn.lock().await;
-        let made = self.shelf().known(&name)?.served().and_then(|version| version.made.get().cloned());
+        let made = self.ledger().known(&name)?.served().and_then(|version| version.made.get().cloned());
         let mut draining = 0;
         if let Some(made) = made {
             let forget = || {
                 self.factory.remove(&made.settings().name);
-                self.shelf().remove(&name);
+                self.ledger().remove(&name);
             };
             draining = self.cluster.retire(&factory::info(&made), forget).await;
         }
         tracing::info!(module = %name, draining, "unloaded");
         match &self.folder {
-            Some(folder) => folder.remove(&name).map(|()| draining).map_err(unkept),
+            Some(folder) => folder.remove(&name).map(|()| draining).map_err(|detail| unkept(&detail)),
             None => Ok(draining),
         }
     }
@@ -267,8 +267,8 @@ impl Publisher {
     /// Writes down what there is now.
     fn keep(&self, name: &ModelName, gone: &[u32]) -> Result<(), ModuleError> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let shelf = self.shelf();
-        shelf.row(name).map_or(Ok(()), |row| folder.note(name, row, gone)).map_err(unkept)
+        let ledger = self.ledger();
+        ledger.row(name).map_or(Ok(()), |row| folder.note(name, row, gone)).map_err(|detail| unkept(&detail))
     }
 
     fn told(&self, name: &ModelName, version: &Version, serves: bool, n_nodes: u32) -> PublishedModule {
@@ -295,20 +295,20 @@ fn unfit(error: SandboxError) -> ModuleError {
     }
 }
 
-fn unkept(detail: String) -> ModuleError {
+fn unkept(detail: &str) -> ModuleError {
     ModuleError::Folder(format!("{detail}; it is in effect until the host ends, but `modules.folder` does not have it"))
 }
 
 impl Modules for Publisher {
     fn parent(&self, name: &ModelName) -> Option<ModelName> {
-        let shelf = self.shelf();
-        Some(shelf.row(name)?.served()?.made.get()?.settings().model.clone())
+        let ledger = self.ledger();
+        Some(ledger.row(name)?.served()?.made.get()?.settings().model.clone())
     }
 
     fn list(&self) -> Vec<PublishedModule> {
-        let shelf = self.shelf();
+        let ledger = self.ledger();
         let mut modules = Vec::new();
-        for (name, row) in shelf.rows() {
+        for (name, row) in ledger.rows() {
             for version in row.versions.values().rev() {
                 let serves = version.number == row.serving;
                 let n_nodes = if serves { self.cluster.n_live(&TypeName::from(name.as_str())) } else { 0 };

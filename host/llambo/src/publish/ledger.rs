@@ -31,7 +31,7 @@ pub(crate) struct Row {
 
 /// All modules that are published.
 #[derive(Default)]
-pub(crate) struct Shelf {
+pub(crate) struct Ledger {
     rows: BTreeMap<ModelName, Row>,
     /// The last number of each name, also of those that are gone: no two versions are ever called the same.
     last: BTreeMap<ModelName, u32>,
@@ -46,9 +46,9 @@ impl Version {
     }
 }
 
-// === impl Shelf ===
+// === impl Ledger ===
 
-impl Shelf {
+impl Ledger {
     pub(crate) fn row(&self, name: &ModelName) -> Option<&Row> {
         self.rows.get(name)
     }
@@ -138,48 +138,48 @@ mod tests {
         }
     }
 
-    fn numbers(shelf: &Shelf, name: &str) -> Vec<u32> {
-        shelf.row(&name.into()).map_or_else(Vec::new, |row| row.versions.keys().copied().collect())
+    fn numbers(ledger: &Ledger, name: &str) -> Vec<u32> {
+        ledger.row(&name.into()).map_or_else(Vec::new, |row| row.versions.keys().copied().collect())
     }
 
     #[test]
     fn going_back_twice_goes_back_two_versions_and_a_number_brings_any_of_them_back() {
-        let (mut shelf, name) = (Shelf::default(), ModelName::from("a"));
+        let (mut ledger, name) = (Ledger::default(), ModelName::from("a"));
         for number in 1..=3 {
-            assert_eq!(shelf.next_number(&name), number);
-            assert_eq!(shelf.put(&name, version(number), 3).0, (number > 1).then(|| number - 1));
+            assert_eq!(ledger.next_number(&name), number);
+            assert_eq!(ledger.put(&name, version(number), 3).0, (number > 1).then(|| number - 1));
         }
         for (back, before) in [(2, 3), (1, 2)] {
-            assert_eq!(shelf.earlier(&name, None).map(|version| version.number), Ok(back));
-            assert_eq!(shelf.serve(&name, back), Some(before));
+            assert_eq!(ledger.earlier(&name, None).map(|version| version.number), Ok(back));
+            assert_eq!(ledger.serve(&name, back), Some(before));
         }
-        let none = shelf.earlier(&name, None).map(|version| version.number).unwrap_err();
+        let none = ledger.earlier(&name, None).map(|version| version.number).unwrap_err();
         assert_eq!(none.to_string(), "a version before 1 of `a` is not kept; there are: 1, 2, 3");
-        assert_eq!(shelf.earlier(&name, Some(3)).map(|version| version.number), Ok(3));
-        assert_eq!(shelf.earlier(&name, Some(7)).map(|version| version.number).unwrap_err().reason(), "UNKNOWN_VERSION");
+        assert_eq!(ledger.earlier(&name, Some(3)).map(|version| version.number), Ok(3));
+        assert_eq!(ledger.earlier(&name, Some(7)).map(|version| version.number).unwrap_err().reason(), "UNKNOWN_VERSION");
         // what is loaded after going back is the newest all the same
-        assert_eq!((shelf.next_number(&name), shelf.put(&name, version(4), 3).0), (4, Some(1)));
+        assert_eq!((ledger.next_number(&name), ledger.put(&name, version(4), 3).0), (4, Some(1)));
     }
 
     #[test]
     fn only_so_many_are_kept_and_the_one_that_serves_always_is() {
-        let (mut shelf, name) = (Shelf::default(), ModelName::from("a"));
+        let (mut ledger, name) = (Ledger::default(), ModelName::from("a"));
         for number in 1..=4 {
-            shelf.put(&name, version(number), 2);
+            ledger.put(&name, version(number), 2);
         }
-        assert_eq!(numbers(&shelf, "a"), [2, 3, 4]);
-        assert_eq!(shelf.serve(&name, 2), Some(4));
-        assert_eq!(shelf.put(&name, version(5), 0), (Some(2), vec![2, 3, 4]));
-        assert_eq!(numbers(&shelf, "a"), [5]);
+        assert_eq!(numbers(&ledger, "a"), [2, 3, 4]);
+        assert_eq!(ledger.serve(&name, 2), Some(4));
+        assert_eq!(ledger.put(&name, version(5), 0), (Some(2), vec![2, 3, 4]));
+        assert_eq!(numbers(&ledger, "a"), [5]);
     }
 
     #[test]
     fn a_name_that_was_gone_counts_on() {
-        let (mut shelf, name) = (Shelf::default(), ModelName::from("a"));
-        shelf.put(&name, version(1), 2);
-        assert!(shelf.remove(&name).is_some() && shelf.len() == 0);
-        assert_eq!(shelf.next_number(&name), 2);
-        let unknown = shelf.known(&"b".into()).map(|_| ()).unwrap_err();
+        let (mut ledger, name) = (Ledger::default(), ModelName::from("a"));
+        ledger.put(&name, version(1), 2);
+        assert!(ledger.remove(&name).is_some() && ledger.len() == 0);
+        assert_eq!(ledger.next_number(&name), 2);
+        let unknown = ledger.known(&"b".into()).map(|_| ()).unwrap_err();
         assert_eq!(unknown.reason(), "UNKNOWN_MODULE");
     }
 }
