@@ -14,6 +14,8 @@ struct Branches;
 thread_local! {
     /// Kept from one request to the next.
     static KEPT: RefCell<Option<Branch>> = const { RefCell::new(None) };
+    /// What was written into the diary.
+    static PAGES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Engine for Branches {
@@ -99,6 +101,24 @@ impl Engine for Branches {
                 branch.save("two")?;
                 say(&snapshots().join(","))?;
                 KEPT.with_borrow_mut(|kept| *kept = Some(branch));
+            }
+            // goes on with what it wrote before, and counts how often it did
+            "diary" => {
+                let mut branch = match Branch::restore("diary") {
+                    Ok(mut branch) => {
+                        branch.append(text)?;
+                        branch
+                    }
+                    Err(_) => open()?,
+                };
+                branch.generate(&options, None)?;
+                branch.finish()?;
+                branch.save("diary")?;
+                let pages = PAGES.with_borrow_mut(|pages| {
+                    pages.push(text.to_owned());
+                    pages.join("|")
+                });
+                say(&format!("{pages}: {} {}", branch.len(), branch.text(0)))?;
             }
             "restore" => {
                 let kept = KEPT.with_borrow_mut(Option::take).map_or(0, |branch| branch.len());

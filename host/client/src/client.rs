@@ -129,6 +129,21 @@ impl Client {
         self.drain(v1::DrainRequest { nodes, r#type: String::new() }).await
     }
 
+    /// Puts idle isolates aside on disk: those named, or all of a type.
+    pub async fn hibernate(&self, nodes: Vec<String>, node_type: &str) -> Result<v1::HibernateResponse, Error> {
+        self.done(self.cluster().hibernate(v1::HibernateRequest { nodes, r#type: node_type.to_owned() }).await)
+    }
+
+    /// Wakes isolates before a request does: those named, or all of a type.
+    pub async fn wake(&self, nodes: Vec<String>, node_type: &str) -> Result<v1::WakeResponse, Error> {
+        self.done(self.cluster().wake(v1::WakeRequest { nodes, r#type: node_type.to_owned(), adopt: false }).await)
+    }
+
+    /// Takes in isolates that another host, or an earlier run, left in the host's folder.
+    pub async fn adopt(&self) -> Result<v1::WakeResponse, Error> {
+        self.done(self.cluster().wake(v1::WakeRequest { adopt: true, ..v1::WakeRequest::default() }).await)
+    }
+
     /// Takes all nodes of a type out of service once they are idle.
     ///
     /// # Errors

@@ -33,9 +33,9 @@ pub use generation::{Event, Generation};
 pub use llambo_proto::status::code_name;
 /// The messages that answers are made of, as in `llambo.proto`.
 pub use llambo_proto::v1::{
-    DrainResponse, EmbedResponse, Finished, GetBalancerResponse, InferResponse, LoadModuleResponse, Message, Model, Module, Node,
-    Piece, RollBackModuleResponse, ScaleResponse, SetBalancerResponse, SpawnResponse, Started, StatusResponse, Trial,
-    UnloadModuleResponse, Usage,
+    DrainResponse, EmbedResponse, Finished, GetBalancerResponse, HibernateResponse, InferResponse, LoadModuleResponse, Message,
+    Model, Module, Node, Piece, Refusal, RollBackModuleResponse, ScaleResponse, SetBalancerResponse, SpawnResponse, Started,
+    StatusResponse, Trial, UnloadModuleResponse, Usage, WakeResponse,
 };
 pub use modules::NewModule;
 pub use tonic::Code;

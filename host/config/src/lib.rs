@@ -31,8 +31,8 @@ use std::{
 pub use self::{
     error::{ConfigError, ConfigErrors},
     schema::{
-        Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource, Modules, Network,
-        Queue, RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
+        Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource,
+        Modules, Network, Queue, RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
     },
 };
 

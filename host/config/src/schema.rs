@@ -13,6 +13,8 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// What clients may publish.
     pub modules: Modules,
+    /// Where isolates are put aside.
+    pub hibernation: Hibernation,
     /// How nodes are chosen.
     pub balancing: Balancing,
     /// What waits when all nodes are busy.
@@ -120,6 +122,8 @@ pub struct TypeConfig {
     pub args: Vec<String>,
     /// Environment of a command.
     pub env: Vec<(String, String)>,
+    /// Whether its isolates can be put aside on disk.
+    pub hibernate: bool,
     /// Share of requests under [`Strategy::WeightedRandom`], relative to others; above 0.
     pub weight: f64,
     /// Capability class for routing, 0 to 2; higher is stronger.
@@ -158,6 +162,13 @@ pub struct Modules {
     /// Earlier versions kept of each.
     pub versions: u32,
     /// Where they are kept, to be there again after a restart; `None`: nowhere.
+    pub folder: Option<FilePath>,
+}
+
+/// Where isolates are put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hibernation {
+    /// A folder of this host alone; `None`: nothing is put aside.
     pub folder: Option<FilePath>,
 }
 

@@ -11,7 +11,8 @@ use std::{
 };
 
 use crate::{
-    Balancing, Cache, Config, FilePath, KvType, LogFormat, Logging, ModelConfig, ModelSource, Network, Queue, Shutdown, Strategy,
+    Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, Network, Queue,
+    Shutdown, Strategy,
     decode::{Decoder, Map, Value, meant},
     spelling::listed,
     tree::Node,
@@ -25,6 +26,7 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("types", types::TYPE),
     ("tenants", types::TENANT),
     ("modules", modules::MODULES),
+    ("hibernation", HIBERNATION),
     ("gpu", GPU),
     ("balancing", BALANCING),
     ("queue", QUEUE),
@@ -34,8 +36,10 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("cache", CACHE),
 ];
 
-const ROOT: &[&str] =
-    &["models", "gpu", "types", "tenants", "modules", "balancing", "queue", "network", "shutdown", "logging", "cache"];
+const ROOT: &[&str] = &[
+    "models", "gpu", "types", "tenants", "modules", "hibernation", "balancing", "queue", "network", "shutdown", "logging",
+    "cache",
+];
 const MODEL: &[&str] = &[
     "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "draft", "draft-tokens", "kv-type",
     "kv-memory", "kv-disk", "embeddings",
@@ -46,6 +50,7 @@ const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
 const NETWORK: &[&str] = &["grpc", "http", "max-request-size", "client-stall-timeout", "insecure"];
 const SHUTDOWN: &[&str] = &["drain"];
 const LOGGING: &[&str] = &["format", "level"];
+const HIBERNATION: &[&str] = &["folder"];
 const CACHE: &[&str] = &["modules", "kv"];
 
 const KB: u64 = 1 << 10;
@@ -65,11 +70,13 @@ pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Optio
     let tenants = types::tenants(&root);
     let types = types::types(&root, &models, tenants.as_deref(), folder);
     let (balancing, queue) = (root.section("balancing", BALANCING), root.section("queue", QUEUE));
+    let hibernation = root.section("hibernation", HIBERNATION);
     let (shutdown, cache) = (root.section("shutdown", SHUTDOWN), root.section("cache", CACHE));
     Some(Config {
         models: models.configs,
         modules: modules::modules(&root, &types, folder),
         types,
+        hibernation: Hibernation { folder: hibernation.get("folder").and_then(|value| file_path(&value, value.text()?, folder)) },
         tenants: tenants.unwrap_or_default(),
         balancing: Balancing {
             strategy: balancing.choice("strategy", Strategy::NAMES).unwrap_or_default(),

@@ -19,7 +19,7 @@ const REQUESTS: &str = "llambo_edge_requests_total";
 const IN_FLIGHT: &str = "llambo_edge_in_flight_streams";
 
 /// Every method there is: anything else a caller names is counted as `other`, so that labels stay few.
-const METHODS: [&str; 20] = [
+const METHODS: [&str; 22] = [
     "llambo.v1.Inference/Generate",
     "llambo.v1.Inference/Infer",
     "llambo.v1.Inference/Embed",
@@ -32,6 +32,8 @@ const METHODS: [&str; 20] = [
     "llambo.v1.Cluster/WatchStatus",
     "llambo.v1.Cluster/GetBalancer",
     "llambo.v1.Cluster/SetBalancer",
+    "llambo.v1.Cluster/Hibernate",
+    "llambo.v1.Cluster/Wake",
     "llambo.v1.Modules/LoadModule",
     "llambo.v1.Modules/ListModules",
     "llambo.v1.Modules/UnloadModule",

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     AnswerStream, ExtendRequest, GenerateRequest, InferenceError, MeasureFuture, MeasureRequest, ModelName, Prompt, Sampling,
-    TokenId,
+    TenantName, TokenId,
 };
 
 /// Decodes the sequences of one loaded model, all in one batch. Shared by everyone who asks that model.
@@ -46,6 +46,19 @@ pub trait InferenceEngine: Send + Sync + 'static {
     /// How likely a text is, token by token, and what could follow it.
     fn measure(&self, request: MeasureRequest) -> MeasureFuture;
 
+    /// A copy of what is kept of the beginning of `tokens`, to be taken elsewhere; `None` when nothing is.
+    fn export(&self, tenant: TenantName, tokens: Vec<TokenId>) -> ExportFuture {
+        let _ = (tenant, tokens);
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Keeps what [`Self::export`] gave. False when it is of another model or build, or when there is no room for it: it will be computed
+    /// again.
+    fn import(&self, tenant: TenantName, state: KeptState) -> ImportFuture {
+        let _ = (tenant, state);
+        Box::pin(async { Ok(false) })
+    }
+
     /// What is loaded.
     fn info(&self) -> &ModelInfo;
 
@@ -55,6 +68,23 @@ pub trait InferenceEngine: Send + Sync + 'static {
 
 /// An embedding under way. Dropping it gives it up.
 pub type EmbedFuture = Pin<Box<dyn Future<Output = Result<Embedding, InferenceError>> + Send>>;
+
+/// A copy under way.
+pub type ExportFuture = Pin<Box<dyn Future<Output = Result<Option<KeptState>, InferenceError>> + Send>>;
+
+/// A copy on its way back.
+pub type ImportFuture = Pin<Box<dyn Future<Output = Result<bool, InferenceError>> + Send>>;
+
+/// What a model computed for some tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptState {
+    /// Names the model, the build and the kind of cache that can use it.
+    pub kind: String,
+    /// What it was computed for.
+    pub tokens: Vec<TokenId>,
+    /// Keys and values, as that build has them.
+    pub bytes: Vec<u8>,
+}
 
 /// A text as a point.
 #[derive(Clone, Debug, PartialEq)]

@@ -43,6 +43,13 @@ impl FakeEngine {
         };
         Self { info, running: Arc::default(), generated: Arc::default() }
     }
+
+    /// The same, of another file.
+    #[must_use]
+    pub fn with_digest(mut self, digest: &str) -> Self {
+        digest.clone_into(&mut self.info.digest);
+        self
+    }
 }
 
 impl FakeEngine {

@@ -15,10 +15,10 @@ mod sampling;
 
 pub use answer::{Answer, AnswerEvent, AnswerStream, FinishReason, Finished, Usage};
 pub use branch::{Distribution, ExtendRequest, Logged, Mask, MeasureFuture, MeasureRequest, Measured, TokenId, TokenLog};
-pub use engine::{EmbedFuture, Embedding, EngineLoad, InferenceEngine, ModelInfo, Models};
+pub use engine::{EmbedFuture, Embedding, EngineLoad, ExportFuture, ImportFuture, InferenceEngine, KeptState, ModelInfo, Models};
 pub use error::{Fault, InferenceError, shortened};
 pub use ids::{ModelName, NodeId, RequestId, TenantName, TypeName};
-pub use node::{GenerateFuture, Node, NodeState, NodeView};
+pub use node::{GenerateFuture, MoveFuture, Node, NodeState, NodeView};
 pub use request::{GenerateRequest, Message, Prompt, Role, Share};
 pub use sampling::{Constraint, LogitBias, Sampling, SamplingError, SamplingOptions};
 pub use std::time::Instant;

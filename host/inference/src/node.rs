@@ -13,12 +13,31 @@ pub trait Node: Send + Sync + 'static {
     /// Anything with [`crate::Fault::Node`] means that nothing was generated and another node may be tried.
     fn generate(&self, request: GenerateRequest) -> GenerateFuture<'_>;
 
+    /// Puts it aside on disk while no request is at it; its next one wakes it. Answers how many bytes that took, 0 if it was aside already.
+    ///
+    /// # Errors
+    /// It is busy, or cannot be put aside: it is as it was.
+    fn hibernate(&self) -> MoveFuture<'_> {
+        Box::pin(async { Err(InferenceError::InvalidRequest("only isolates of this host are hibernated".into())) })
+    }
+
+    /// Wakes it without a request. Answers how many bytes were read, 0 if it was awake already.
+    ///
+    /// # Errors
+    /// It is busy; or what was put aside cannot be used, and the node has failed.
+    fn wake(&self) -> MoveFuture<'_> {
+        Box::pin(async { Ok(0) })
+    }
+
     /// Ends it: no new request is taken, and what it holds is released once the running one is done.
     fn stop(&self);
 }
 
 /// The start of a generation.
 pub type GenerateFuture<'a> = Pin<Box<dyn Future<Output = Result<AnswerStream, InferenceError>> + Send + 'a>>;
+
+/// A node on its way to disk or back.
+pub type MoveFuture<'a> = Pin<Box<dyn Future<Output = Result<u64, InferenceError>> + Send + 'a>>;
 
 /// A node as listings and strategies see it.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::HibernateError;
+
 /// Why no isolate can be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,6 +29,14 @@ pub enum SandboxError {
         name: String,
         /// What it did.
         detail: String,
+    },
+    /// An isolate that was put aside cannot be taken up.
+    #[error("the isolate in {} cannot be woken here: {source}", path.display())]
+    Hibernated {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: HibernateError,
     },
     /// There is no place for so many isolates.
     #[error("there is room for {room} of {wanted} isolates of {memory_mib} MiB: {detail}")]

@@ -1,9 +1,12 @@
 //! A guest: one instance of a module in its store. Lives until it ends badly or its isolate does.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role, shortened};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, component};
 
 use crate::{
     NodeType,
@@ -11,8 +14,10 @@ use crate::{
         Engine as Instance, EnginePre,
         llambo::guest::types::{self, Failure},
     },
+    branch::Branch,
     command::Command,
     cpu::{CpuMeter, Metered},
+    hibernate::{Access, Doors, HibernateError, Image, Named},
     limits::{Exhausted, Limits},
     module::Template,
     nn,
@@ -41,6 +46,8 @@ pub(crate) enum Guest {
 pub(crate) struct Component {
     store: Store<GuestState>,
     instance: Instance,
+    /// Where it can be hibernated.
+    doors: Option<Box<(component::Instance, Doors)>>,
     /// The store's stack, whose memory is given back while no call is on it.
     parked: Option<Parked>,
     share: Arc<CpuShare>,
@@ -59,13 +66,32 @@ impl Guest {
     /// Instantiates a component; what its start code does is charged like a request.
     pub(crate) async fn start(node_type: &NodeType, berth: &Berth) -> Result<Self, InferenceError> {
         match berth.template.as_ref() {
-            Template::Component { pre, needs_wasi } => {
-                Component::start(node_type, berth, pre, *needs_wasi).await.map(|component| Self::Component(Box::new(component)))
+            Template::Component { pre, needs_wasi, doors } => {
+                Component::start(node_type, berth, pre, *needs_wasi, doors.as_ref())
+                    .await
+                    .map(|component| Self::Component(Box::new(component)))
             }
             Template::Command(command) => {
                 Ok(Self::Command { command: command.clone(), engine: berth.engine.clone(), share: Arc::clone(&berth.share) })
             }
         }
+    }
+
+    /// What it has, while no request is at it; `None` for a command, which has nothing then.
+    pub(crate) async fn image(&mut self, node_type: &NodeType) -> Result<Option<Image>, HibernateError> {
+        match self {
+            Self::Component(component) => component.image(node_type).await.map(Some),
+            Self::Command { .. } => Ok(None),
+        }
+    }
+
+    /// A fresh one with what another one had.
+    pub(crate) async fn woken(node_type: &NodeType, berth: &Berth, image: Option<Image>) -> Result<Self, HibernateError> {
+        let mut guest = Self::start(node_type, berth).await.map_err(|e| HibernateError::Failed(e.to_string()))?;
+        if let (Self::Component(component), Some(image)) = (&mut guest, image) {
+            component.put_on(node_type, image).await?;
+        }
+        Ok(guest)
     }
 
     /// Linear memory in bytes.
@@ -104,6 +130,7 @@ impl Component {
         berth: &Berth,
         pre: &EnginePre<GuestState>,
         needs_wasi: bool,
+        doors: Option<&Doors>,
     ) -> Result<Self, InferenceError> {
         let state = GuestState::new(Arc::clone(&node_type.limits), node_type.models.clone(), needs_wasi);
         let mut store = Store::new(&berth.engine, state);
@@ -113,11 +140,63 @@ impl Component {
         node_type.slice(&mut store, Arc::clone(&meter));
         let _ticking = node_type.pools.ticker.running();
         let mut parked = None;
-        let started = OnStack::new(pre.instantiate_async(&mut store), &mut parked);
+        let instantiate = async {
+            let Some(doors) = doors else { return Ok((pre.instantiate_async(&mut store).await?, None)) };
+            let raw = pre.instance_pre().instantiate_async(&mut store).await?;
+            Ok((Instance::new(&mut store, &raw)?, Some(Box::new((raw, doors.clone())))))
+        };
+        let started = OnStack::new(instantiate, &mut parked);
         match Metered::new(started, meter).await {
-            Ok(instance) => Ok(Self { store, instance, parked, share: Arc::clone(&berth.share) }),
+            Ok((instance, doors)) => Ok(Self { store, instance, doors, parked, share: Arc::clone(&berth.share) }),
             Err(error) => Err(why(&error, &node_type.limits)),
         }
+    }
+
+    /// What it has, while no request is at it. It can go on afterwards.
+    async fn image(&mut self, node_type: &NodeType) -> Result<Image, HibernateError> {
+        let Some(doors) = &self.doors else {
+            let name = &node_type.settings().name;
+            return Err(HibernateError::Unfit(format!(
+                "isolates of type `{name}` are not hibernated; set its `hibernate: true`"
+            )));
+        };
+        if !self.store.data().table.is_empty() {
+            let what = "its guest holds branches, graphs or tensors from one request to the next, and handles cannot be kept; it should \
+                        `save` branches by a name and drop the rest";
+            return Err(HibernateError::Unfit(what.into()));
+        }
+        self.store.set_hostcall_fuel(usize::MAX);
+        let mut access = Access { store: &mut self.store, instance: &doors.0, doors: &doors.1 };
+        let image = OnStack::new(access.take(), &mut self.parked).await;
+        self.store.set_hostcall_fuel(node_type.limits.call_bytes());
+        let mut image = image?;
+        image.branches = named(node_type, &self.store.data().snapshots).await?;
+        Ok(image)
+    }
+
+    /// Puts on what another one had. One that failed must not be used.
+    async fn put_on(&mut self, node_type: &NodeType, image: Image) -> Result<(), HibernateError> {
+        let Some(doors) = &self.doors else { return Err(HibernateError::Unfit("it has no doors to its state".into())) };
+        self.store.set_hostcall_fuel(usize::MAX);
+        let mut access = Access { store: &mut self.store, instance: &doors.0, doors: &doors.1 };
+        OnStack::new(access.put(&image), &mut self.parked).await?;
+        self.store.set_hostcall_fuel(node_type.limits.call_bytes());
+        for Named { name, model, tokens, kept, .. } in image.branches {
+            if let Some(kept) = kept {
+                let engine = node_type.models.get(model.as_ref().unwrap_or(&node_type.settings().model));
+                let imported = match engine {
+                    Ok(engine) => engine.import(node_type.settings().tenant.clone(), kept).await,
+                    Err(error) => Err(error),
+                };
+                if !matches!(imported, Ok(true)) {
+                    tracing::debug!(branch = name, ?imported, "what was computed for a branch is computed again");
+                }
+            }
+            let (branch, state) = (Branch::new(model, tokens), self.store.data_mut());
+            state.budget.hold(branch.n_bytes() + name.len()).map_err(|e| HibernateError::Failed(e.to_string()))?;
+            state.snapshots.insert(name, branch);
+        }
+        Ok(())
     }
 
     async fn answer(&mut self, node_type: &NodeType, meter: Arc<CpuMeter>, request: GenerateRequest, voice: Voice) -> Ended {
@@ -146,6 +225,19 @@ impl Component {
         };
         Ended { result, usable }
     }
+}
+
+/// Branches by their names, with what their models computed for them.
+async fn named(node_type: &NodeType, branches: &BTreeMap<String, Branch>) -> Result<Vec<Named>, HibernateError> {
+    let mut all = Vec::new();
+    for (name, branch) in branches {
+        let model = branch.model.as_ref().unwrap_or(&node_type.settings().model);
+        let engine = node_type.models.get(model).map_err(|e| HibernateError::Failed(e.to_string()))?;
+        let (tenant, tokens) = (node_type.settings().tenant.clone(), branch.tokens.clone());
+        let kept = engine.export(tenant, tokens.clone()).await.map_err(|e| HibernateError::Failed(e.to_string()))?;
+        all.push(Named { name: name.clone(), model: branch.model.clone(), sha256: engine.info().digest.clone(), tokens, kept });
+    }
+    Ok(all)
 }
 
 /// The request as the guest sees it.

@@ -1,106 +1,94 @@
 //! An isolate as the rest of the host sees it: a [`Node`] that serves one request at a time.
 //!
-//! While it is idle it is a guest behind a lock: no task, no timer, no thread. While it serves, the answer's stream owns the guest, runs it
-//! whenever it is polled, and gives it back before the answer's end is told: a guest has no task of its own, since waking one for every token
-//! costs more than the guest does. Only one that computes without a wait goes on elsewhere (`lane`). A guest that ended badly, or whose client went away, is dropped; the next request finds a fresh one.
+//! While it is idle it is a guest behind a lock: no task, no timer, no thread. While it serves, the answer's stream has the guest (`serving`) and gives it
+//! back before the answer's end is told. A guest that ended badly, or whose client went away, is dropped; the next request finds a fresh one.
+//! Put aside, it is a file; its next request wakes it. What may follow what is in `lifecycle`.
 
 use std::{
-    panic::AssertUnwindSafe,
-    pin::Pin,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, Stream, future::BoxFuture};
+use futures::FutureExt;
 use llambo_inference::{
-    AnswerEvent, AnswerStream, GenerateFuture, GenerateRequest, InferenceError, Node, NodeId, NodeState, NodeView, Share,
+    AnswerStream, GenerateFuture, GenerateRequest, InferenceError, MoveFuture, Node, NodeId, NodeView, Share,
 };
-use tokio::{
-    sync::mpsc,
-    task::{JoinError, JoinHandle},
-};
+use tokio::{sync::mpsc, task};
 
 use crate::{
     NodeType,
     guest::Guest,
-    health::Health,
+    hibernate::{self, HibernateError, Kept},
+    lifecycle::{After, Begun, Lifecycle, Refusal},
     node_type::{Berth, TypeSettings},
-    output::{CHANNEL_PIECES, Event, Voice},
+    output::CHANNEL_PIECES,
+    serving::{Events, Serving, serve},
 };
 
 /// A guest that is larger is not dropped on a thread that others need.
 const LARGE_BYTES: u64 = 4 << 20;
-/// Pieces that wait together go on as one of about this size.
-const MERGED_BYTES: usize = 1024;
 
 /// One sandboxed guest and its place.
 pub struct Isolate {
     me: Weak<Self>,
-    id: NodeId,
-    node_type: Arc<NodeType>,
+    pub(crate) id: NodeId,
+    pub(crate) node_type: Arc<NodeType>,
     slot: Mutex<Slot>,
-    served: AtomicU64,
+    pub(crate) served: AtomicU64,
     replaced: AtomicU64,
     memory_bytes: AtomicU64,
 }
 
 struct Slot {
-    state: NodeState,
-    /// `None` while a request has it, and after one ended badly.
+    life: Lifecycle,
+    /// `None` while a request has it, after one ended badly, and while it is put aside.
     guest: Option<Box<Guest>>,
+    /// Where it is while it is put aside.
+    file: Option<Box<PathBuf>>,
     /// `None` once it is stopped.
     berth: Option<Arc<Berth>>,
-    /// Counts requests: one that was given up says nothing about those after it.
-    turn: u64,
-    health: Health,
     /// The last request computed without a wait, or ended badly: the next one starts where that harms nobody.
     is_suspect: bool,
 }
 
-/// A request's hold on its isolate. Dropped without `leave`, the guest is gone.
-struct Occupied {
-    isolate: Arc<Isolate>,
+/// Somebody's hold on an isolate. Dropped without `leave`, the guest is gone; one that was asleep goes on sleeping.
+pub(crate) struct Occupied {
+    pub(crate) isolate: Arc<Isolate>,
     // in this order: the guest leaves its place before the place is given up
-    guest: Option<Box<Guest>>,
+    pub(crate) guest: Option<Box<Guest>>,
     berth: Arc<Berth>,
-    turn: u64,
-}
-
-/// The client's end of an answer.
-struct Events {
-    isolate: Arc<Isolate>,
-    turn: u64,
-    is_heavy: Arc<AtomicBool>,
-    serving: Serving,
-    pieces: mpsc::Receiver<Event>,
-    /// What is told last.
-    end: Option<Event>,
-}
-
-/// Where the guest is at work. It goes on only when all it said was taken.
-enum Serving {
-    Here(BoxFuture<'static, Event>),
-    Lane(JoinHandle<Event>),
-    Done,
+    pub(crate) turn: u64,
+    /// Of one that has not been woken yet.
+    file: Option<Box<PathBuf>>,
 }
 
 // === impl Isolate ===
 
 impl Isolate {
     pub(crate) fn new(id: NodeId, node_type: Arc<NodeType>, berth: Berth, guest: Guest) -> Arc<Self> {
-        let memory_bytes = AtomicU64::new(guest.memory_bytes());
-        let slot = Slot {
-            state: NodeState::Ready,
-            guest: Some(Box::new(guest)),
-            berth: Some(Arc::new(berth)),
-            turn: 0,
-            health: Health::default(),
-            is_suspect: false,
-        };
+        let memory_bytes = guest.memory_bytes();
+        Self::with(id, node_type, berth, Lifecycle::default(), Some(Box::new(guest)), None, memory_bytes)
+    }
+
+    /// One whose state is in a file.
+    pub(crate) fn asleep(id: NodeId, node_type: Arc<NodeType>, berth: Berth, file: PathBuf) -> Arc<Self> {
+        Self::with(id, node_type, berth, Lifecycle::asleep(), None, Some(Box::new(file)), 0)
+    }
+
+    fn with(
+        id: NodeId,
+        node_type: Arc<NodeType>,
+        berth: Berth,
+        life: Lifecycle,
+        guest: Option<Box<Guest>>,
+        file: Option<Box<PathBuf>>,
+        memory_bytes: u64,
+    ) -> Arc<Self> {
+        let slot = Slot { life, guest, file, berth: Some(Arc::new(berth)), is_suspect: false };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
@@ -108,7 +96,7 @@ impl Isolate {
             slot: Mutex::new(slot),
             served: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
-            memory_bytes,
+            memory_bytes: AtomicU64::new(memory_bytes),
         })
     }
 
@@ -116,11 +104,26 @@ impl Isolate {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn gone(&self) -> InferenceError {
+        InferenceError::Stopped(self.id.to_string())
+    }
+
+    fn refused(&self, refusal: Refusal) -> InferenceError {
+        match refusal {
+            Refusal::Busy => InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 },
+            Refusal::Gone | Refusal::AlreadyThere => self.gone(),
+        }
+    }
+
     /// Takes the guest, or a fresh one.
     async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
-        let (mut occupied, pause) = self.take_guest()?;
+        let taken = self.take(|life| life.begin(Instant::now()));
+        let (mut occupied, pause) = taken.map_err(|refusal| self.refused(refusal))?;
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
+        }
+        if occupied.file.is_some() {
+            occupied.wake().await?;
         }
         if occupied.guest.is_none() {
             match Guest::start(&self.node_type, &occupied.berth).await {
@@ -135,64 +138,79 @@ impl Isolate {
         Ok(occupied)
     }
 
-    /// The guest, and how long it should rest first.
-    fn take_guest(self: &Arc<Self>) -> Result<(Occupied, Duration), InferenceError> {
+    /// What it has, once its life allows it, and how long it should rest first.
+    fn take(
+        self: &Arc<Self>,
+        begin: impl FnOnce(&mut Lifecycle) -> Result<Begun, Refusal>,
+    ) -> Result<(Occupied, Duration), Refusal> {
         let mut slot = self.lock();
-        match slot.state {
-            NodeState::Ready => {}
-            NodeState::Busy => {
-                return Err(InferenceError::Full { what: self.id.to_string(), in_flight: 1, capacity: 1 });
+        let Some(berth) = slot.berth.clone() else { return Err(Refusal::Gone) };
+        let Begun { turn, is_asleep, rest } = begin(&mut slot.life)?;
+        let file = if is_asleep { slot.file.take() } else { None };
+        Ok((Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, turn, file }, rest))
+    }
+
+    async fn go_to_sleep(self: Arc<Self>) -> Result<u64, InferenceError> {
+        let mut occupied = match self.take(|life| life.doze(Instant::now())) {
+            Ok((occupied, _)) => occupied,
+            Err(Refusal::AlreadyThere) => return Ok(0),
+            Err(refusal) => return Err(self.refused(refusal)),
+        };
+        let written = occupied.put_aside().await;
+        match written {
+            Ok((file, n_bytes)) => {
+                occupied.guest = None;
+                occupied.file = Some(file);
+                drop(occupied);
+                self.memory_bytes.store(0, Ordering::Relaxed);
+                Ok(n_bytes)
             }
-            _ => return Err(InferenceError::Stopped(self.id.to_string())),
+            Err(error) => {
+                occupied.leave();
+                Err(InferenceError::InvalidRequest(format!("`{}` cannot be hibernated: {error}", self.id)))
+            }
         }
-        let Some(berth) = slot.berth.clone() else { return Err(InferenceError::Stopped(self.id.to_string())) };
-        slot.state = NodeState::Busy;
-        slot.turn += 1;
-        let pause = slot.health.rest(Instant::now());
-        let occupied = Occupied { isolate: Arc::clone(self), guest: slot.guest.take(), berth, turn: slot.turn };
-        Ok((occupied, pause))
+    }
+
+    async fn be_woken(self: Arc<Self>) -> Result<u64, InferenceError> {
+        let (mut occupied, _) = match self.take(|life| life.rouse(Instant::now())) {
+            Ok(taken) => taken,
+            Err(Refusal::AlreadyThere) => return Ok(0),
+            Err(refusal) => return Err(self.refused(refusal)),
+        };
+        let n_bytes = occupied.wake().await?;
+        occupied.leave();
+        Ok(n_bytes)
+    }
+
+    /// What was put aside of it is wanted no more.
+    fn discard(&self, file: Option<Box<PathBuf>>) {
+        if let (Some(file), Some(dormitory)) = (file, &self.node_type.dormitory) {
+            dormitory.discard(&file);
+        }
     }
 
     /// Frees the isolate of a request that was given up and may take long to notice.
-    fn abandon(&self, turn: u64) {
-        if self.lock().end_turn(turn) {
+    pub(crate) fn abandon(&self, turn: u64) {
+        if self.lock().life.end(turn) != After::Stale {
             self.replaced.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
 
-impl Slot {
-    /// Frees the isolate of the request whose turn it is. False when it is not, or no more.
-    fn end_turn(&mut self, turn: u64) -> bool {
-        if self.turn != turn {
-            return false;
-        }
-        self.turn += 1;
-        self.state = match self.state {
-            NodeState::Busy => NodeState::Ready,
-            NodeState::Draining => NodeState::Stopped,
-            state => state,
-        };
-        true
+    /// The next request should start where it harms nobody.
+    pub(crate) fn suspect(&self) {
+        self.lock().is_suspect = true;
     }
 }
 
 impl Node for Isolate {
     fn view(&self) -> NodeView {
         let settings = self.node_type.settings();
-        let state = {
-            let slot = self.lock();
-            if slot.state == NodeState::Ready && slot.health.is_resting(Instant::now()) {
-                NodeState::Starting
-            } else {
-                slot.state
-            }
-        };
         NodeView {
             id: self.id.clone(),
             node_type: settings.name.clone(),
             model: settings.serves.clone(),
-            state,
+            state: self.lock().life.state(Instant::now()),
             capacity: 1,
             weight: settings.weight,
             served: self.served.load(Ordering::Relaxed),
@@ -209,7 +227,7 @@ impl Node for Isolate {
             let own = self.node_type.limits.time.map(|time| Instant::now() + time);
             request.deadline = [request.deadline, own].into_iter().flatten().min();
             request.share = Share { tenant: tenant.clone(), tenant_weight: *tenant_weight, isolate, weight: *weight };
-            let me = self.me.upgrade().ok_or_else(|| InferenceError::Stopped(self.id.to_string()))?;
+            let me = self.me.upgrade().ok_or_else(|| self.gone())?;
             let occupied = Arc::clone(&me).occupy().await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
             let (turn, is_heavy) = (occupied.turn, Arc::<AtomicBool>::default());
@@ -223,81 +241,123 @@ impl Node for Isolate {
         })
     }
 
+    fn hibernate(&self) -> MoveFuture<'_> {
+        Box::pin(async {
+            let me = self.me.upgrade().ok_or_else(|| self.gone())?;
+            // to its end, whatever becomes of who asked
+            task::spawn(me.go_to_sleep()).await.unwrap_or_else(|e| Err(InferenceError::Backend(e.to_string())))
+        })
+    }
+
+    fn wake(&self) -> MoveFuture<'_> {
+        Box::pin(async {
+            let me = self.me.upgrade().ok_or_else(|| self.gone())?;
+            task::spawn(me.be_woken()).await.unwrap_or_else(|e| Err(InferenceError::Backend(e.to_string())))
+        })
+    }
+
     fn stop(&self) {
         let mut slot = self.lock();
-        if slot.state == NodeState::Busy {
-            slot.state = NodeState::Draining;
-        } else {
-            slot.state = NodeState::Stopped;
+        if slot.life.stop() {
             slot.guest = None;
+            self.discard(slot.file.take());
         }
         slot.berth = None;
     }
-}
-
-/// One request, from the guest's first step to its end, which is told last.
-async fn serve(
-    mut occupied: Occupied,
-    request: GenerateRequest,
-    events: mpsc::Sender<Event>,
-    is_heavy: Arc<AtomicBool>,
-) -> Event {
-    let node_type = Arc::clone(&occupied.isolate.node_type);
-    let Some(guest) = occupied.guest.as_mut() else { return Err(InferenceError::Stopped(occupied.isolate.id.to_string())) };
-    let voice = Voice::new(events, &node_type.limits);
-    let answer = AssertUnwindSafe(guest.answer(&node_type, request, voice, is_heavy));
-    // a panic would be the host's mistake: it should cost this guest and no other
-    let Ok(ended) = answer.catch_unwind().await else {
-        return Err(InferenceError::Backend("the host's code for the guest panicked; its log says where".into()));
-    };
-    occupied.isolate.served.fetch_add(1, Ordering::Relaxed);
-    match &ended.result {
-        Ok(_) => occupied.note(true),
-        Err(InferenceError::Guest { .. }) if !ended.usable => occupied.note(false),
-        // neither its merit nor its fault
-        Err(_) => {}
-    }
-    if ended.usable {
-        occupied.leave();
-    } else if let Err(error) = &ended.result {
-        metrics::counter!("llambo_isolate_replaced_total", "reason" => error.reason()).increment(1);
-        tracing::warn!(node_id = %occupied.isolate.id, reason = error.reason(), "guest ended");
-    }
-    ended.result.map(AnswerEvent::Finished)
 }
 
 // === impl Occupied ===
 
 impl Occupied {
     /// How it ended, for those that come after.
-    fn note(&self, went_well: bool) {
+    pub(crate) fn note(&self, went_well: bool) {
         let mut slot = self.isolate.lock();
-        if slot.turn == self.turn {
-            slot.health.note(went_well, Instant::now());
+        if slot.life.note(self.turn, went_well, Instant::now()) {
             slot.is_suspect |= !went_well;
         }
     }
 
+    /// Writes what the guest has to a file, and says how large that is.
+    async fn put_aside(&mut self) -> Result<(Box<PathBuf>, u64), HibernateError> {
+        let Isolate { id, node_type, .. } = self.isolate.as_ref();
+        let Some(dormitory) = node_type.dormitory.clone() else {
+            return Err(HibernateError::Unfit("this host has no folder for it; set `hibernation.folder`".into()));
+        };
+        let image = match self.guest.as_mut() {
+            Some(guest) => guest.image(node_type).await?,
+            None => None,
+        };
+        let origin = node_type.origin(id);
+        let file = dormitory.place_for(id.as_str());
+        let write = move || {
+            let bytes = Kept { origin, image }.encode();
+            hibernate::write(&file, &bytes).inspect_err(|_| dormitory.disown(&file))?;
+            Ok((Box::new(file), bytes.len() as u64))
+        };
+        in_background(write).await
+    }
+
+    /// Wakes what is in the file, which is gone then. When that fails, the isolate has failed, and the file stays.
+    async fn wake(&mut self) -> Result<u64, InferenceError> {
+        let Some(file) = self.file.clone() else { return Ok(0) };
+        let node_type = Arc::clone(&self.isolate.node_type);
+        let read = move || {
+            let kept = hibernate::read(&file)?;
+            let n_bytes = file.metadata().map_or(0, |about| about.len());
+            node_type.check(&kept).map(|()| (kept, n_bytes, file))
+        };
+        let woken = async {
+            let (kept, n_bytes, file) = in_background(read).await?;
+            let guest = Guest::woken(&self.isolate.node_type, &self.berth, kept.image).await?;
+            // it is awake, and must not be woken twice
+            std::fs::remove_file(&*file).map_err(|source| HibernateError::Disk { path: (*file).clone(), source })?;
+            if let Some(dormitory) = &self.isolate.node_type.dormitory {
+                dormitory.disown(&file);
+            }
+            Ok::<_, HibernateError>((guest, n_bytes))
+        };
+        match woken.await {
+            Ok((guest, n_bytes)) => {
+                self.isolate.memory_bytes.store(guest.memory_bytes(), Ordering::Relaxed);
+                self.guest = Some(Box::new(guest));
+                self.file = None;
+                Ok(n_bytes)
+            }
+            Err(error) => {
+                let id = &self.isolate.id;
+                let file = self.file.take().map_or_else(String::new, |file| file.display().to_string());
+                self.isolate.lock().life.end_lost(self.turn);
+                tracing::error!(node_id = %id, file, %error, "a hibernated isolate cannot be woken");
+                let detail = format!("`{id}` cannot be woken: {error}");
+                Err(InferenceError::Guest { reason: "WAKE_FAILED", detail })
+            }
+        }
+    }
+
     /// Gives the guest back, where there is one, and the isolate to the next request.
-    fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         // where it cannot be given back it is dropped behind the lock
         let mut guest = self.guest.take();
         let mut slot = self.isolate.lock();
-        if slot.end_turn(self.turn) {
+        let is_asleep = self.file.is_some();
+        let after = if is_asleep { slot.life.end_asleep(self.turn) } else { slot.life.end(self.turn) };
+        if after != After::Stale {
             let memory_bytes = guest.as_ref().map_or(0, |guest| guest.memory_bytes());
             self.isolate.memory_bytes.store(memory_bytes, Ordering::Relaxed);
-            if slot.state == NodeState::Ready {
+            if after == After::Stays {
                 slot.guest = guest.take();
+                slot.file = self.file.take();
             }
         }
         drop(slot);
+        self.isolate.discard(self.file.take());
     }
 }
 
 impl Drop for Occupied {
     fn drop(&mut self) {
         if let Some(guest) = self.guest.take() {
-            if self.isolate.lock().turn == self.turn {
+            if self.isolate.lock().life.is_turn(self.turn) {
                 self.isolate.replaced.fetch_add(1, Ordering::Relaxed);
             }
             if guest.memory_bytes() >= LARGE_BYTES {
@@ -309,82 +369,8 @@ impl Drop for Occupied {
     }
 }
 
-// === impl Events ===
-
-impl Stream for Events {
-    type Item = Event;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        if let Ok(piece) = self.pieces.try_recv() {
-            return Poll::Ready(Some(self.with_more(piece)));
-        }
-        let polled = match &mut self.serving {
-            Serving::Here(serving) => serving.as_mut().poll(cx),
-            Serving::Lane(task) => Pin::new(task).poll(cx).map(|joined| joined.unwrap_or_else(|e| Err(lost(&e)))),
-            Serving::Done => return Poll::Ready(self.end.take()),
-        };
-        if let Poll::Ready(end) = polled {
-            // its place too is free from here on, however long the client takes to be told
-            (self.serving, self.end) = (Serving::Done, Some(end));
-        } else if self.is_heavy.swap(false, Ordering::Relaxed) {
-            self.isolate.lock().is_suspect = true;
-            self.go_on_in_the_lane();
-            cx.waker().wake_by_ref();
-        }
-        if let Serving::Lane(_) = &self.serving {
-            // another thread sends, and must find this one waiting
-            return match self.pieces.poll_recv(cx) {
-                Poll::Ready(Some(piece)) => Poll::Ready(Some(self.with_more(piece))),
-                _ => Poll::Pending,
-            };
-        }
-        match (self.pieces.try_recv(), &self.serving) {
-            (Ok(piece), _) => Poll::Ready(Some(self.with_more(piece))),
-            (Err(_), Serving::Done) => Poll::Ready(self.end.take()),
-            (Err(_), _) => Poll::Pending,
-        }
-    }
-}
-
-fn lost(error: &JoinError) -> InferenceError {
-    InferenceError::Backend(format!("the guest's task ended without a word: {error}"))
-}
-
-impl Events {
-    /// What was said meanwhile comes along: each message on its own costs more than all of them together.
-    fn with_more(&mut self, mut event: Event) -> Event {
-        while let Ok(AnswerEvent::Piece { text, n_tokens }) = &mut event
-            && text.len() < MERGED_BYTES
-            && let Ok(Ok(AnswerEvent::Piece { text: more, n_tokens: n_more })) = self.pieces.try_recv()
-        {
-            text.push_str(&more);
-            *n_tokens = n_tokens.saturating_add(n_more);
-        }
-        event
-    }
-
-    fn go_on_in_the_lane(&mut self) {
-        metrics::counter!("llambo_isolate_heavy_total", "type" => self.isolate.node_type.settings().name.to_string())
-            .increment(1);
-        self.serving = match std::mem::replace(&mut self.serving, Serving::Done) {
-            Serving::Here(serving) => {
-                if let Some(task) = self.isolate.node_type.pools.lane.take(serving) {
-                    Serving::Lane(task)
-                } else {
-                    self.end = Some(Err(InferenceError::Stopped(self.isolate.id.to_string())));
-                    Serving::Done
-                }
-            }
-            other => other,
-        };
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        if let Serving::Lane(task) = &self.serving {
-            task.abort();
-            self.isolate.abandon(self.turn);
-        }
-    }
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HibernateError> + Send + 'static,
+) -> Result<T, HibernateError> {
+    task::spawn_blocking(work).await.unwrap_or_else(|e| Err(HibernateError::Failed(e.to_string())))
 }

@@ -15,8 +15,10 @@ mod ephemeral;
 mod error;
 mod guest;
 mod health;
+mod hibernate;
 mod isolate;
 mod lane;
+mod lifecycle;
 mod limits;
 mod module;
 #[expect(unreachable_pub, reason = "the generated bindings re-export the resource types")]
@@ -25,6 +27,7 @@ mod node_type;
 mod output;
 mod pool;
 mod preflight;
+mod serving;
 mod share;
 mod slab;
 mod state;
@@ -33,6 +36,7 @@ mod trial;
 
 pub use self::{
     error::SandboxError,
+    hibernate::{Dormitory, HibernateError, Origin, origin},
     isolate::Isolate,
     limits::Limits,
     module::Module,

@@ -1,7 +1,12 @@
 //! A guest module: bytes on the way in, a template ready to be instantiated in each pool on the way out.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fmt::Write,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
+use sha2::{Digest, Sha256};
 use wasmtime::{
     Engine,
     component::{Component, HasSelf, Linker},
@@ -11,6 +16,7 @@ use crate::{
     SandboxError,
     bindings::{self, EnginePre},
     command::Command,
+    hibernate::{Doors, Instrumented, instrument},
     limits::Limits,
     state::GuestState,
 };
@@ -23,12 +29,14 @@ const DEFAULT_ENGINE: &[u8] = include_bytes!("../../../guest/prebuilt/default-en
 pub struct Module {
     name: Arc<str>,
     bytes: Arc<[u8]>,
+    /// Once somebody asked.
+    sha256: Arc<OnceLock<String>>,
 }
 
 /// A module compiled for one pool, with its imports resolved.
 pub(crate) enum Template {
     /// Of the world `llambo:guest/engine`.
-    Component { pre: EnginePre<GuestState>, needs_wasi: bool },
+    Component { pre: EnginePre<GuestState>, needs_wasi: bool, doors: Option<Doors> },
     /// A core module that knows nothing of llambo.
     Command(Command),
 }
@@ -43,7 +51,7 @@ impl Module {
 
     /// A module in memory; `name` is what errors call it.
     pub fn from_bytes(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { name: name.into(), bytes: bytes.into() }
+        Self { name: name.into(), bytes: bytes.into(), sha256: Arc::default() }
     }
 
     /// A component in a file. Blocks while it is read.
@@ -79,8 +87,18 @@ impl Module {
         self.bytes.get(6) == Some(&1)
     }
 
-    /// Compiles it, or takes it compiled from the cache. Blocks.
-    pub(crate) fn template(&self, engine: &Engine, limits: &Limits) -> Result<Template, SandboxError> {
+    /// SHA-256 of it, in hex.
+    pub(crate) fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| {
+            Sha256::digest(&self.bytes).iter().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            })
+        })
+    }
+
+    /// Compiles it, or takes it compiled from the cache; with doors to its state where it is to be hibernated. Blocks.
+    pub(crate) fn template(&self, engine: &Engine, limits: &Limits, hibernates: bool) -> Result<Template, SandboxError> {
         let unfit = |detail| self.unfit(detail);
         self.check_kind()?;
         if !self.is_component() {
@@ -88,7 +106,10 @@ impl Module {
             limits.admit(&module.resources_required()).map_err(unfit)?;
             return Command::new(engine, &module).map(Template::Command).map_err(unfit);
         }
-        let component = Component::from_binary(engine, &self.bytes).map_err(|e| unfit(format!("{e:#}")))?;
+        let doors = hibernates.then(|| instrument(&self.bytes).map_err(|e| unfit(format!("it cannot be hibernated: {}", e.0))));
+        let doors = doors.transpose()?;
+        let bytes = doors.as_ref().map_or(&*self.bytes, |instrumented| &instrumented.bytes);
+        let component = Component::from_binary(engine, bytes).map_err(|e| unfit(format!("{e:#}")))?;
         if let Some(needs) = component.resources_required() {
             limits.admit(&needs).map_err(unfit)?;
         }
@@ -100,6 +121,7 @@ impl Module {
             wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|e| unfit(format!("{e:#}")))?;
         }
         let pre = linker.instantiate_pre(&component).and_then(EnginePre::new).map_err(|e| unfit(format!("{e:#}")))?;
-        Ok(Template::Component { pre, needs_wasi })
+        let doors = doors.map(|Instrumented { has_memory, globals, .. }| Doors { has_memory, globals });
+        Ok(Template::Component { pre, needs_wasi, doors })
     }
 }

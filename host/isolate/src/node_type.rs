@@ -1,7 +1,7 @@
 //! A node type: a module, its limits, and the pools its isolates live in.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +16,7 @@ use crate::{
     Isolate, SandboxError,
     cpu::CpuMeter,
     guest::{FIRST_SLICES, Guest},
+    hibernate::{self, Dormitory, HibernateError, Kept, Origin},
     limits::Limits,
     module::{Module, Template},
     pool::{Layout, Place, Pool, Pools},
@@ -29,6 +30,7 @@ const SPAWNS_AT_A_TIME: usize = 64;
 pub struct Sandbox {
     pools: Arc<Pools>,
     models: Models,
+    dormitory: Option<Arc<Dormitory>>,
 }
 
 /// How isolates of one type are made.
@@ -56,6 +58,8 @@ pub struct TypeSettings {
     pub args: Vec<String>,
     /// Environment of a command.
     pub env: Vec<(String, String)>,
+    /// Whether its isolates can be put aside on disk. Each then has some doors more, and its module must be such that these can be made.
+    pub hibernates: bool,
     /// Isolates that room is made for at once; more can be spawned as long as there is room.
     pub expected: u32,
 }
@@ -66,6 +70,7 @@ pub struct NodeType {
     pub(crate) limits: Arc<Limits>,
     pub(crate) models: Models,
     pub(crate) pools: Arc<Pools>,
+    pub(crate) dormitory: Option<Arc<Dormitory>>,
     module: Module,
     rooms: Mutex<Vec<Room>>,
     next_id: AtomicU64,
@@ -104,18 +109,26 @@ impl Sandbox {
 
     /// The same in a layout of the caller's choice.
     pub fn with_layout(models: Models, cache_folder: Option<PathBuf>, layout: Layout) -> Result<Self, SandboxError> {
-        Ok(Self { pools: Arc::new(Pools::new(cache_folder, layout)?), models })
+        Ok(Self { pools: Arc::new(Pools::new(cache_folder, layout)?), models, dormitory: None })
+    }
+
+    /// The same, where isolates can be put aside.
+    #[must_use]
+    pub fn with_dormitory(mut self, dormitory: Arc<Dormitory>) -> Self {
+        self.dormitory = Some(dormitory);
+        self
     }
 
     /// Makes room for a type and compiles its module. Blocks.
     pub fn node_type(&self, settings: TypeSettings, module: Module) -> Result<Arc<NodeType>, SandboxError> {
         let pool = self.pools.pool(&settings.limits, settings.expected, 0)?;
-        let template = Arc::new(module.template(&pool.engine, &settings.limits)?);
+        let template = Arc::new(module.template(&pool.engine, &settings.limits, settings.hibernates)?);
         Ok(Arc::new(NodeType {
             limits: Arc::new(settings.limits.clone()),
             models: settings.may_ask.as_ref().map_or_else(|| self.models.clone(), |names| self.models.only(names)),
             settings,
             pools: Arc::clone(&self.pools),
+            dormitory: self.dormitory.clone(),
             module,
             rooms: Mutex::new(vec![Room { pool, template }]),
             next_id: AtomicU64::new(1),
@@ -148,15 +161,61 @@ impl NodeType {
             let guest = Guest::start(self, &berth)
                 .await
                 .map_err(|error| SandboxError::Module { name: self.module_name().to_owned(), detail: error.to_string() })?;
-            let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-            let id = NodeId::from(format!("{}-{number}", self.settings.id_stem));
-            spawned.isolates.push(Isolate::new(id, Arc::clone(self), berth, guest));
+            spawned.isolates.push(Isolate::new(self.next_id(), Arc::clone(self), berth, guest));
             spawned.spawn_us.push(began.elapsed().as_secs_f32() * 1e6);
         }
         for &us in &spawned.spawn_us {
             metrics::histogram!("llambo_isolate_spawn_seconds").record(f64::from(us) * 1e-6);
         }
         Ok(spawned)
+    }
+
+    /// An isolate that another host, or an earlier run, put aside: it sleeps on here, and is woken by its first request. Blocks.
+    ///
+    /// # Errors
+    /// [`SandboxError::Hibernated`]: what is in the file does not fit this type, or is not whole. It stays where it is.
+    pub fn adopt(self: &Arc<Self>, path: &Path) -> Result<Arc<Isolate>, SandboxError> {
+        let unusable = |source| SandboxError::Hibernated { path: path.to_owned(), source };
+        let kept = hibernate::read(path).map_err(unusable)?;
+        self.check(&kept).map_err(unusable)?;
+        let berth = self.berths(1)?.pop().ok_or_else(|| SandboxError::System {
+            what: "there is no place for one more isolate",
+            detail: self.settings.name.to_string(),
+        })?;
+        if !self.dormitory.as_ref().is_some_and(|dormitory| dormitory.own(path)) {
+            return Err(unusable(HibernateError::Unfit("it is an isolate's of this host already".into())));
+        }
+        Ok(Isolate::asleep(self.next_id(), Arc::clone(self), berth, path.to_owned()))
+    }
+
+    /// Whether an isolate that was put aside can live in this type.
+    pub(crate) fn check(&self, kept: &Kept) -> Result<(), HibernateError> {
+        let TypeSettings { name, tenant, hibernates, .. } = &self.settings;
+        if !hibernates {
+            return Err(HibernateError::Unfit(format!("type `{name}` does not have `hibernate: true`")));
+        }
+        hibernate::check(&kept.origin, name, tenant, self.module.sha256())?;
+        for branch in kept.image.iter().flat_map(|image| &image.branches) {
+            let model = branch.model.as_ref().unwrap_or(&self.settings.model);
+            let engine = self.models.get(model).map_err(|e| HibernateError::Unfit(e.to_string()))?;
+            hibernate::check_model(model, &engine.info().digest, &branch.sha256)?;
+        }
+        Ok(())
+    }
+
+    /// Who an isolate of this type is, for whoever wakes it.
+    pub(crate) fn origin(&self, node: &NodeId) -> Origin {
+        Origin {
+            node_type: self.settings.name.to_string(),
+            node: node.to_string(),
+            tenant: self.settings.tenant.to_string(),
+            module: self.module.sha256().to_owned(),
+        }
+    }
+
+    fn next_id(&self) -> NodeId {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        NodeId::from(format!("{}-{number}", self.settings.id_stem))
     }
 
     /// Lets a guest of this type run for a slice at a time, charged to `meter`.
@@ -192,7 +251,7 @@ impl NodeType {
                 }
                 error => error,
             })?;
-            let template = Arc::new(self.module.template(&pool.engine, &self.limits)?);
+            let template = Arc::new(self.module.template(&pool.engine, &self.limits, self.settings.hibernates)?);
             let room = Room { pool, template };
             berths.extend((0..missing).filter_map(|_| room.berth(self.limits.cpu_share)));
             rooms.push(room);

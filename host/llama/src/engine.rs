@@ -15,8 +15,9 @@ use std::{
 use futures::StreamExt;
 use llambo_catalog::ModelFile;
 use llambo_inference::{
-    AnswerStream, EmbedFuture, EngineLoad, ExtendRequest, GenerateRequest, InferenceEngine, InferenceError, Instant, Mask,
-    MeasureFuture, MeasureRequest, ModelInfo, ModelName, Prompt, Sampling, SamplingError, TokenId, TokenLog,
+    AnswerStream, EmbedFuture, EngineLoad, ExportFuture, ExtendRequest, GenerateRequest, ImportFuture, InferenceEngine,
+    InferenceError, Instant, KeptState, Mask, MeasureFuture, MeasureRequest, ModelInfo, ModelName, Prompt, Sampling,
+    SamplingError, TenantName, TokenId, TokenLog,
 };
 use tokio::sync::oneshot;
 
@@ -26,9 +27,10 @@ use crate::{
     error::LlamaError,
     ffi::{Context, ContextParams, Token},
     kv::{
-        disk::{Disk, fingerprint},
+        disk::Disk,
         kept::Budgets,
         streams::Streams,
+        travel::{Export, is_of_kind},
     },
     load::{EngineSettings, KvType, LoadedModel},
     measure::{Measuring, checked},
@@ -107,8 +109,7 @@ impl LlamaEngine {
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 let disk = folder.map(|folder| {
-                    let kind = fingerprint(&[&shared.info.digest, if params.kv_q8 { "q8_0" } else { "f16" }]);
-                    Disk::open(&folder, kind, thread::current()).map_err(|error| LlamaError::KvFolder { folder, error })
+                    Disk::open(&folder, shared.kv_kind, thread::current()).map_err(|error| LlamaError::KvFolder { folder, error })
                 });
                 let disk = match disk.transpose() {
                     Ok(disk) => disk,
@@ -316,6 +317,30 @@ impl InferenceEngine for LlamaEngine {
         Box::pin(async move {
             sent?;
             answer.await.unwrap_or_else(|_| Err(InferenceError::Stopped(handle.name().to_string())))
+        })
+    }
+
+    fn export(&self, tenant: TenantName, tokens: Vec<TokenId>) -> ExportFuture {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.checked(&tokens, 0).and_then(|tokens| self.send(Command::Export(Export { tenant, tokens, reply })));
+        let handle = Arc::clone(&self.handle);
+        Box::pin(async move {
+            asked?;
+            answer.await.map_err(|_| InferenceError::Stopped(handle.name().to_string()))
+        })
+    }
+
+    fn import(&self, tenant: TenantName, state: KeptState) -> ImportFuture {
+        let KeptState { kind, tokens, bytes } = state;
+        if !is_of_kind(&kind, &self.handle.model.kv_kind) {
+            return Box::pin(async { Ok(false) });
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = self.checked(&tokens, 0).and_then(|tokens| self.send(Command::Import { tenant, tokens, bytes, reply }));
+        let handle = Arc::clone(&self.handle);
+        Box::pin(async move {
+            asked?;
+            answer.await.map_err(|_| InferenceError::Stopped(handle.name().to_string()))
         })
     }
 

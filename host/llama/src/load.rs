@@ -11,6 +11,7 @@ use crate::{
     draft::{DraftSettings, Drafter},
     error::LlamaError,
     ffi::{self, Model, Token},
+    kv::disk::{Fingerprint, fingerprint},
 };
 
 /// A text that no tokenizer joins with what follows.
@@ -93,6 +94,8 @@ pub(crate) struct LoadedModel {
     pub(crate) pieces: Vec<Box<[u8]>>,
     longest_piece: usize,
     pub(crate) embeddings: bool,
+    /// Which copies of keys and values it can use: of this model, this build and this kind of cache.
+    pub(crate) kv_kind: Fingerprint,
     /// The smaller model, and how many tokens it guesses at a time.
     pub(crate) draft: Option<(Arc<Model>, u32)>,
 }
@@ -139,8 +142,10 @@ impl LoadedModel {
         };
         let draft = settings.draft.as_ref();
         let draft = draft.map(|d| Drafter::load(d, &model, settings, n_context).map(|model| (model, d.n_tokens))).transpose()?;
+        let cache = if settings.kv_type == KvType::Q8 { "q8_0" } else { "f16" };
         Ok(Self {
             draft,
+            kv_kind: fingerprint(&[&info.digest, cache]),
             constraints: Constraints::new(&model)?,
             model,
             info,

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use llambo_inference::{Embedding, InferenceError, Instant};
+use llambo_inference::{Embedding, InferenceError, Instant, TenantName};
 use metrics::{Counter, Histogram, counter, histogram};
 use rayon::{
     ThreadPool,
@@ -26,7 +26,10 @@ use crate::{
     engine::Board,
     error::LlamaError,
     ffi::{Batch, Token},
-    kv::streams::Streams,
+    kv::{
+        streams::Streams,
+        travel::{Export, Exports},
+    },
     load::LoadedModel,
     sampler::Candidate,
     sequence::Sequence,
@@ -47,6 +50,8 @@ const CHOOSE_TOGETHER: usize = 8;
 pub(crate) enum Command {
     Generate(Box<Sequence>),
     Embed { tokens: Vec<Token>, reply: oneshot::Sender<Result<Embedding, InferenceError>> },
+    Export(Export),
+    Import { tenant: TenantName, tokens: Vec<Token>, bytes: Vec<u8>, reply: oneshot::Sender<bool> },
 }
 
 /// What helps the thread, each at its own task.
@@ -62,6 +67,7 @@ pub(crate) struct Worker {
     streams: Streams,
     embedder: Embedder,
     inbox: Receiver<Command>,
+    exports: Exports,
     board: Arc<Board>,
     stall_timeout: Duration,
     accounts: Accounts,
@@ -108,6 +114,7 @@ impl Worker {
             pace: Pace::default(),
             embedder,
             inbox,
+            exports: Exports::default(),
             board,
             stall_timeout,
             waiting: VecDeque::new(),
@@ -125,6 +132,7 @@ impl Worker {
         while !self.board.is_closing.load(Acquire) {
             self.take_commands();
             self.streams.settle();
+            self.exports.serve(&mut self.streams, &self.slots, &self.model.kv_kind);
             self.retire();
             self.admit();
             self.publish();
@@ -155,6 +163,11 @@ impl Worker {
                     self.board.n_prompt_tokens.fetch_add(tokens.len() as u64, Relaxed);
                 }
                 Command::Embed { .. } => {}
+                Command::Export(export) => self.exports.ask(export),
+                Command::Import { tenant, tokens, bytes, reply } => {
+                    // whoever asked may be gone by then: nothing to do
+                    let _ = reply.send(self.streams.import(&tenant, &tokens, bytes));
+                }
             }
         }
     }

@@ -2,21 +2,34 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use futures::future::BoxFuture;
 use llambo_inference::{Node, TypeName};
-use llambo_isolate::{NodeType, SandboxError};
-use llambo_orchestrator::{NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
+use llambo_isolate::{Dormitory, NodeType, SandboxError};
+use llambo_orchestrator::{Found, NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
 
 /// Makes isolates of the configuration's types, and of modules that were published.
-#[derive(Default)]
 pub(crate) struct IsolateFactory {
     types: RwLock<BTreeMap<TypeName, Arc<NodeType>>>,
+    /// Where isolates are put aside.
+    dormitory: Option<Arc<Dormitory>>,
 }
 
 impl IsolateFactory {
+    pub(crate) fn new(dormitory: Option<Arc<Dormitory>>) -> Self {
+        Self { types: RwLock::default(), dormitory }
+    }
+
+    /// What is put aside from now on stays there when its isolate stops: the host ends.
+    pub(crate) fn close(&self) {
+        if let Some(dormitory) = &self.dormitory {
+            dormitory.close();
+        }
+    }
+
     /// From now on isolates of its name are made so.
     pub(crate) fn insert(&self, node_type: Arc<NodeType>) {
         let name = node_type.settings().name.clone();
@@ -31,6 +44,13 @@ impl IsolateFactory {
     fn get(&self, name: &TypeName) -> Option<Arc<NodeType>> {
         self.types.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
+}
+
+fn adopt_one(types: &BTreeMap<TypeName, Arc<NodeType>>, path: &Path) -> Result<Arc<dyn Node>, String> {
+    let origin = llambo_isolate::origin(path).map_err(|e| e.to_string())?;
+    let name = TypeName::from(&origin.node_type);
+    let node_type = types.get(&name).ok_or_else(|| format!("it is of the type `{name}`, and there is none here"))?;
+    node_type.adopt(path).map(|isolate| isolate as Arc<dyn Node>).map_err(|e| e.to_string())
 }
 
 /// A type as the orchestrator sees it.
@@ -52,6 +72,19 @@ pub(crate) async fn spawn(node_type: &Arc<NodeType>, count: u32) -> Result<Spawn
 impl NodeFactory for IsolateFactory {
     fn types(&self) -> Vec<TypeInfo> {
         self.types.read().unwrap_or_else(PoisonError::into_inner).values().map(|node_type| info(node_type)).collect()
+    }
+
+    fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {
+        let types = self.types.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let dormitory = self.dormitory.clone();
+        let adopt = move || {
+            let files = dormitory.iter().flat_map(|dormitory| dormitory.strangers());
+            files.map(|path| adopt_one(&types, &path).map_err(|why| (path.display().to_string(), why))).collect()
+        };
+        Box::pin(async {
+            let failed = |e: tokio::task::JoinError| vec![Err(("hibernation.folder".to_owned(), e.to_string()))];
+            tokio::task::spawn_blocking(adopt).await.unwrap_or_else(failed)
+        })
     }
 
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>> {

@@ -230,6 +230,7 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
             names.iter().chain([&node_type.model]).map(ModelName::from).collect()
         }),
         limits: limits(config, node_type),
+        hibernates: node_type.hibernate,
         weight: node_type.weight,
         tenant: TenantName::from(&node_type.tenant),
         tenant_weight: config.tenant_weight(&node_type.tenant),

@@ -11,7 +11,7 @@ use std::{
 use llambo_config::Config;
 use llambo_edge::{Bound, Host, Settings as EdgeSettings};
 use llambo_inference::{ModelName, Models, TypeName};
-use llambo_isolate::Sandbox;
+use llambo_isolate::{Dormitory, Sandbox};
 use llambo_orchestrator::{Cluster, NodeFactory, Settings as ClusterSettings};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{
@@ -82,11 +82,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
         _ = ending.asked() => return Err(Failure::Interrupted),
     };
     let factory = Arc::new(factory);
+    let closing = Arc::clone(&factory);
     let types = Arc::clone(&factory) as Arc<dyn NodeFactory>;
     let cluster = Cluster::new(types, cluster_settings(&config)).map_err(Failure::machine)?;
     spawn(&config, &cluster).await?;
     let publisher = Publisher::new(Arc::clone(&config), Arc::new(sandbox), factory, cluster.clone())?;
     publisher.restore().await;
+    adopt(&cluster).await?;
 
     tracing::info!(
         grpc = %edge.grpc_addr(),
@@ -134,6 +136,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     };
     let served = edge.serve(host, shutdown).await.map_err(Failure::machine);
     gauges.abort();
+    closing.close();
     cluster.stop_nodes();
     for engine in models.all() {
         models.remove(&engine.info().name);
@@ -160,8 +163,12 @@ fn prepare(config: &Config) -> Result<(Models, Sandbox, IsolateFactory), Failure
         Some(path) => Some(path.resolved.clone()),
         None => cache_folder("modules"),
     };
-    let sandbox = Sandbox::new(models.clone(), cache.and_then(absolute)).map_err(Failure::machine)?;
-    let factory = IsolateFactory::default();
+    let mut sandbox = Sandbox::new(models.clone(), cache.and_then(absolute)).map_err(Failure::machine)?;
+    let dormitory = dormitory(config)?;
+    if let Some(dormitory) = &dormitory {
+        sandbox = sandbox.with_dormitory(Arc::clone(dormitory));
+    }
+    let factory = IsolateFactory::new(dormitory);
     for node_type in &config.types {
         let began = Instant::now();
         let made = module(node_type).and_then(|module| sandbox.node_type(type_settings(config, node_type), module));
@@ -197,6 +204,27 @@ async fn spawn(config: &Config, cluster: &Cluster) -> Result<(), Failure> {
             p99_us = report.spawn_p99_us,
             "isolates spawned"
         );
+    }
+    Ok(())
+}
+
+fn dormitory(config: &Config) -> Result<Option<Arc<Dormitory>>, Failure> {
+    let opened = config.hibernation.folder.as_ref().map(|path| {
+        Dormitory::open(&path.resolved)
+            .map(Arc::new)
+            .map_err(|e| Failure::Machine(format!("hibernation.folder `{path}` cannot be used: {e}; name another one")))
+    });
+    opened.transpose()
+}
+
+/// Takes in what an earlier run put aside. What cannot be is told, and stays there.
+async fn adopt(cluster: &Cluster) -> Result<(), Failure> {
+    let adopted = cluster.adopt().await.map_err(Failure::machine)?;
+    for (file, why) in &adopted.refused {
+        tracing::error!(file, why, "a hibernated isolate is left where it is");
+    }
+    if !adopted.nodes.is_empty() {
+        tracing::info!(n_isolates = adopted.nodes.len(), "hibernated isolates taken in");
     }
     Ok(())
 }

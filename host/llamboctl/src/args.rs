@@ -43,6 +43,10 @@ pub(crate) enum Command {
     Scale(Count),
     /// Take nodes, a type or the whole host out of service once idle
     Drain(Drain),
+    /// Put idle isolates aside on disk; their next request wakes them
+    Hibernate(Hibernate),
+    /// Wake isolates before a request does, or take in those that another host left
+    Wake(Wake),
     /// Show or switch how requests are spread over nodes
     Balancer(Balancer),
     /// Publish guest modules as model names
@@ -229,6 +233,31 @@ pub(crate) struct Drain {
     /// The whole host, which exits when its last request is done
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Group)]
+#[command(group = ArgGroup::new("what").args(["nodes", "node_type"]).required(true))]
+pub(crate) struct Hibernate {
+    /// Ids of nodes
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// All nodes of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) node_type: Option<String>,
+}
+
+#[derive(Debug, Group)]
+#[command(group = ArgGroup::new("what").args(["nodes", "node_type", "adopt"]).required(true))]
+pub(crate) struct Wake {
+    /// Ids of nodes
+    #[arg(value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// All nodes of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) node_type: Option<String>,
+    /// Isolates that lie in the host's `hibernation.folder` and belong to no node; they stay hibernated
+    #[arg(long)]
+    pub(crate) adopt: bool,
 }
 
 #[derive(Debug, Group)]

@@ -28,9 +28,20 @@ pub trait NodeFactory: Send + Sync + 'static {
     /// The node types of the configuration.
     fn types(&self) -> Vec<TypeInfo>;
 
+    /// Hibernated nodes that were left for this host.
+    fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {
+        Box::pin(async { Vec::new() })
+    }
+
     /// Makes `count` nodes of a type that [`Self::types`] names: all, or none and an error. Their ids are unused on this host.
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>>;
 }
+
+/// A node that was left for this host, or what it is called and why it cannot be taken in.
+pub type Found = Result<Arc<dyn Node>, (String, String)>;
+
+/// A node by its id.
+pub(crate) type Named = (NodeId, Arc<dyn Node>);
 
 /// A node type of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +102,7 @@ pub struct BalancerSwitch {
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) shared: Arc<Shared>,
-    factory: Arc<dyn NodeFactory>,
+    pub(crate) factory: Arc<dyn NodeFactory>,
     /// One permit: of two that scale the same type at once, the second must see what the first did.
     operations: Arc<Semaphore>,
 }
@@ -163,18 +174,28 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::UnknownNode`] or [`ClusterError::UnknownType`]: nothing was changed.
     pub fn drain(&self, target: &DrainTarget) -> Result<u32, ClusterError> {
-        let keys = match target {
-            DrainTarget::Nodes(ids) => self.keys_of(ids)?,
+        let draining = self.drain_keys(&self.keys_at(target)?);
+        tracing::info!(draining, "draining nodes");
+        Ok(draining)
+    }
+
+    fn keys_at(&self, target: &DrainTarget) -> Result<Vec<NodeKey>, ClusterError> {
+        match target {
+            DrainTarget::Nodes(ids) => self.keys_of(ids),
             DrainTarget::Type(node_type) => {
                 if !self.shared.lock().registry.knows(node_type) {
                     return Err(self.unknown_type(node_type));
                 }
-                keys(self.nodes_of(node_type, |_| true))
+                Ok(keys(self.nodes_of(node_type, |_| true)))
             }
-        };
-        let draining = self.drain_keys(&keys);
-        tracing::info!(draining, "draining nodes");
-        Ok(draining)
+        }
+    }
+
+    pub(crate) fn nodes_at(&self, target: &DrainTarget) -> Result<Vec<Named>, ClusterError> {
+        let keys = self.keys_at(target)?;
+        let admission = self.shared.lock();
+        let entries = keys.into_iter().filter_map(|key| admission.registry.entry(key));
+        Ok(entries.map(|entry| (entry.id.clone(), Arc::clone(&entry.node))).collect())
     }
 
     /// Adds nodes that were made elsewhere, such as remote hosts.
@@ -316,7 +337,7 @@ impl Cluster {
         })
     }
 
-    async fn turn(&self) -> SemaphorePermit<'_> {
+    pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
         self.operations.acquire().await.expect("the semaphore is never closed")
     }
 

@@ -26,6 +26,7 @@ mod fenwick;
 mod index;
 mod lease;
 mod listing;
+mod moving;
 mod queue;
 mod record;
 mod registry;
@@ -35,11 +36,12 @@ mod status;
 
 use std::time::Duration;
 
-pub use cluster::{BalancerSwitch, Cluster, DrainTarget, NodeFactory, ScaleReport, SpawnOutcome, SpawnReport, TypeInfo};
+pub use cluster::{BalancerSwitch, Cluster, DrainTarget, Found, NodeFactory, ScaleReport, SpawnOutcome, SpawnReport, TypeInfo};
 pub use dispatcher::Dispatcher;
 pub use error::{ClusterError, DispatchError, SpawnError, StillBusy};
 pub use lease::Lease;
 pub use listing::{NodeEntry, NodeFilter, NodePage};
+pub use moving::{Adopted, Moved};
 pub use record::Totals;
 pub use status::{BalancerReport, ClusterStatus, describe_metrics};
 

@@ -36,7 +36,9 @@ pub fn code_of(reason: &str) -> Option<Code> {
         | "CPU_EXHAUSTED"
         | "HOST_CALLS_EXHAUSTED"
         | "OUTPUT_EXHAUSTED"
-        | "TOKENS_EXHAUSTED" => Code::Aborted,
+        | "TOKENS_EXHAUSTED"
+        | "KV_EXHAUSTED"
+        | "WAKE_FAILED" => Code::Aborted,
         "BACKEND_FAILED" => Code::Internal,
         _ => return None,
     })

@@ -61,6 +61,7 @@ pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
         model,
         may_ask: None,
         limits: Limits::default(),
+        hibernates: false,
         weight: 1.0,
         tenant: "default".into(),
         tenant_weight: 1.0,

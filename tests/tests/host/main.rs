@@ -4,6 +4,7 @@
 mod agents;
 mod bad_input;
 mod drain;
+mod hibernate;
 mod hostile;
 mod publish;
 mod refused;

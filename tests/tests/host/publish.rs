@@ -11,7 +11,7 @@ const CONFIG: &str = "
 models: [{name: demo-small, path: builtin:demo-small, sequences: 32}]
 types:
   tiny: {count: 2}
-  guests: {count: 0, cpu-seconds: 0.3, max-tokens: 64}
+  guests: {count: 0, cpu-seconds: 0.3, max-tokens: 16}
 modules: {types: [guests], count: 3, versions: 1, max-size: 4MB, max-names: 2}
 ";
 
@@ -41,7 +41,7 @@ async fn a_module_becomes_a_model_is_replaced_put_back_and_taken_away() {
     assert!(listed.iter().any(|model| model.name == "agent" && model.parent == "demo-small"), "{listed:?}");
 
     // the limits are those of its type
-    let refused = client.infer(Ask::text("x").model("agent").max_tokens(65)).await.unwrap_err();
+    let refused = client.infer(Ask::text("A trait is").model("agent").max_tokens(17).temperature(0.0)).await.unwrap_err();
     assert_eq!(refused.reason(), "TOKENS_EXHAUSTED");
     client.scale("agent", 5).await.unwrap();
     let done = client.load_module(NewModule::new("agent", wasm("wasmedge")).trial_prompt("complete Hello")).await.unwrap();

@@ -3,6 +3,7 @@
 
 mod branch;
 mod command;
+mod hibernate;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ fn settings(limits: Limits, expected: u32) -> TypeSettings {
         serves: "fake".into(),
         may_ask: None,
         limits,
+        hibernates: false,
         weight: 1.0,
         tenant: "default".into(),
         tenant_weight: 1.0,

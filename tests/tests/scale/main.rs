@@ -86,6 +86,7 @@ async fn ten_thousand_isolates_live_and_answer_and_cost_little() {
         serves: "fake".into(),
         may_ask: None,
         limits,
+        hibernates: false,
         weight: 1.0,
         tenant: "default".into(),
         tenant_weight: 1.0,

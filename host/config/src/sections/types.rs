@@ -11,7 +11,7 @@ use crate::{
 
 pub(super) const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-time", "models",
+    "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-time", "models", "hibernate",
 ];
 pub(super) const TENANT: &[&str] = &["weight", "max-tokens", "max-time"];
 
@@ -83,6 +83,7 @@ fn node_type(
         module: module(&map, folder),
         args: texts(&map, "args").unwrap_or_else(|| vec!["default".to_owned(), "{prompt}".to_owned()]),
         env: environment(&map),
+        hibernate: map.switch("hibernate").unwrap_or(false),
         weight: map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0),
         tenant: tenant(&map, tenants),
         tier: map.whole("tier", 0..=2).unwrap_or(0),

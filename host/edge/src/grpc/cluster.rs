@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
-use llambo_inference::{NodeId, NodeState, TypeName};
+use llambo_inference::{InferenceError, NodeId, NodeState, TypeName};
 use llambo_orchestrator::{DrainTarget, NodeEntry, NodeFilter};
 use llambo_proto::{
     convert,
@@ -21,8 +21,8 @@ use crate::{
 /// Nodes of one answer, unless told otherwise and at most.
 const DEFAULT_LIMIT: u32 = 1000;
 const MAX_LIMIT: u32 = 200_000;
-/// Ids told of a spawn; `ListNodes` has the rest.
-const SPAWNED_TOLD: usize = 100;
+/// Nodes told of by name; `ListNodes` has the rest.
+const TOLD: usize = 100;
 /// How often a watch tells, unless told otherwise, and what it may be.
 const DEFAULT_INTERVAL_MS: u32 = 1000;
 const INTERVALS_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
@@ -43,7 +43,7 @@ impl Cluster for Service {
         let done = self.host.cluster.spawn(&node_type, count).await.map_err(|e| not_done(&e))?;
         Ok(Response::new(v1::SpawnResponse {
             spawned: n(done.nodes.len()),
-            nodes: done.nodes.iter().take(SPAWNED_TOLD).map(NodeId::to_string).collect(),
+            nodes: done.nodes.iter().take(TOLD).map(NodeId::to_string).collect(),
             spawn_p50_us: done.spawn_p50_us,
             spawn_p99_us: done.spawn_p99_us,
         }))
@@ -59,20 +59,54 @@ impl Cluster for Service {
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
         let v1::DrainRequest { nodes, r#type } = request.into_inner();
         let cluster = &self.host.cluster;
-        let target = match (nodes.is_empty(), r#type.is_empty()) {
-            (false, false) => return Err(invalid("`nodes` and `type` are both set; drain either nodes or a type")),
-            (false, true) => DrainTarget::Nodes(nodes.iter().map(NodeId::from).collect()),
-            (true, false) => DrainTarget::Type(TypeName::from(&r#type)),
-            (true, true) => {
-                let draining = cluster.status().nodes_by_state.values().sum();
-                tracing::info!(nodes = draining, "a client drains the host");
-                cluster.start_drain();
-                (self.host.on_drain)();
-                return Ok(Response::new(v1::DrainResponse { draining }));
-            }
-        };
+        if nodes.is_empty() && r#type.is_empty() {
+            let draining = cluster.status().nodes_by_state.values().sum();
+            tracing::info!(nodes = draining, "a client drains the host");
+            cluster.start_drain();
+            (self.host.on_drain)();
+            return Ok(Response::new(v1::DrainResponse { draining }));
+        }
+        let target = target(&nodes, &r#type, "drain")?;
         let draining = cluster.drain(&target).map_err(|e| not_done(&e))?;
         Ok(Response::new(v1::DrainResponse { draining }))
+    }
+
+    async fn hibernate(&self, request: Request<v1::HibernateRequest>) -> Result<Response<v1::HibernateResponse>, Status> {
+        let v1::HibernateRequest { nodes, r#type } = request.into_inner();
+        let target = target(&nodes, &r#type, "hibernate")?;
+        let done = self.host.cluster.hibernate(&target).await.map_err(|e| not_done(&e))?;
+        let n_refused = n(done.refused.len());
+        let refused = done.refused.into_iter().take(TOLD).map(refusal).collect();
+        Ok(Response::new(v1::HibernateResponse { hibernated: done.nodes, bytes: done.bytes, refused, n_refused }))
+    }
+
+    async fn wake(&self, request: Request<v1::WakeRequest>) -> Result<Response<v1::WakeResponse>, Status> {
+        let v1::WakeRequest { nodes, r#type, adopt } = request.into_inner();
+        if adopt {
+            if !nodes.is_empty() || !r#type.is_empty() {
+                return Err(invalid("`adopt` is set together with `nodes` or `type`; adopt, or wake what is there"));
+            }
+            let done = self.host.cluster.adopt().await.map_err(|e| not_done(&e))?;
+            let told = |(name, message)| v1::Refusal { name, reason: "MISMATCH".to_owned(), message };
+            return Ok(Response::new(v1::WakeResponse {
+                n_adopted: n(done.nodes.len()),
+                adopted: done.nodes.iter().take(TOLD).map(NodeId::to_string).collect(),
+                n_refused: n(done.refused.len()),
+                refused: done.refused.into_iter().take(TOLD).map(told).collect(),
+                ..v1::WakeResponse::default()
+            }));
+        }
+        let target = target(&nodes, &r#type, "wake")?;
+        let done = self.host.cluster.wake(&target).await.map_err(|e| not_done(&e))?;
+        let n_refused = n(done.refused.len());
+        let refused = done.refused.into_iter().take(TOLD).map(refusal).collect();
+        Ok(Response::new(v1::WakeResponse {
+            woken: done.nodes,
+            bytes: done.bytes,
+            refused,
+            n_refused,
+            ..v1::WakeResponse::default()
+        }))
     }
 
     async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesResponse>, Status> {
@@ -136,6 +170,20 @@ impl Cluster for Service {
         tracing::info!(before = done.before, after = done.after, "the balancing strategy was switched");
         Ok(Response::new(v1::SetBalancerResponse { before: done.before.to_owned(), after: done.after.to_owned() }))
     }
+}
+
+/// Nodes or a type, and not both.
+fn target(nodes: &[String], node_type: &str, verb: &str) -> Result<DrainTarget, Status> {
+    match (nodes.is_empty(), node_type.is_empty()) {
+        (false, false) => Err(invalid(format!("`nodes` and `type` are both set; {verb} either nodes or a type"))),
+        (true, true) => Err(invalid(format!("neither `nodes` nor `type` is set; name what to {verb}"))),
+        (false, true) => Ok(DrainTarget::Nodes(nodes.iter().map(NodeId::from).collect())),
+        (true, false) => Ok(DrainTarget::Type(TypeName::from(node_type))),
+    }
+}
+
+fn refusal((id, error): (NodeId, InferenceError)) -> v1::Refusal {
+    v1::Refusal { name: id.to_string(), reason: error.reason().to_owned(), message: error.to_string() }
 }
 
 fn required_type(name: &str) -> Result<TypeName, Status> {

@@ -30,7 +30,7 @@ struct Growing {
 // === impl Branch ===
 
 impl Branch {
-    fn new(model: Option<ModelName>, tokens: Vec<TokenId>) -> Self {
+    pub(crate) fn new(model: Option<ModelName>, tokens: Vec<TokenId>) -> Self {
         Self { model, tokens, growing: None }
     }
 

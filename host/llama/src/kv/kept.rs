@@ -44,8 +44,8 @@ pub(crate) struct Found {
     pub(crate) id: KeptId,
     /// Tokens in common.
     pub(crate) n_common: usize,
-    /// Tokens it has.
-    pub(crate) n_tokens: usize,
+    /// What it has.
+    pub(crate) tokens: Arc<[Token]>,
     pub(crate) place: Place,
 }
 
@@ -138,7 +138,7 @@ impl KeptIndex {
             .min_by_key(|(n, id)| (std::cmp::Reverse(*n), self.entries.get(id).map(|e| (cost(&e.place), e.tokens.len()))))?;
         self.touch(id);
         let entry = self.entries.get(&id)?;
-        Some(Found { id, n_common, n_tokens: entry.tokens.len(), place: entry.place.clone() })
+        Some(Found { id, n_common, tokens: Arc::clone(&entry.tokens), place: entry.place.clone() })
     }
 
     /// What the stream of that sequence id holds: its tokens.

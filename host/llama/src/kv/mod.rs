@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod kept;
 pub(crate) mod radix;
 pub(crate) mod streams;
+pub(crate) mod travel;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it should do")]

@@ -9,7 +9,7 @@ use super::{
     kept::{Budgets, Copy, Found, KeptIndex, Leaving, Place, WORTH_KEEPING, WORTH_REUSING},
 };
 use crate::{
-    ffi::Context,
+    ffi::{Context, Token},
     sequence::Sequence,
     step::{admit::soon_in_common, slots::Slots},
 };
@@ -20,7 +20,7 @@ const NEAR: usize = 2;
 /// The context with its streams, and the index of what is kept.
 pub(crate) struct Streams {
     pub(crate) context: Context,
-    kept: KeptIndex,
+    pub(super) kept: KeptIndex,
     disk: Option<Disk>,
 }
 
@@ -87,7 +87,7 @@ impl Streams {
         };
         let copy = match found.place {
             Place::Stream(id) if slots[id].is_none() && id <= lowest + NEAR => {
-                if found.n_tokens - found.n_common >= WORTH_KEEPING {
+                if found.tokens.len() - found.n_common >= WORTH_KEEPING {
                     self.copy_out(id);
                 }
                 self.kept.forget_stream(id);
@@ -95,7 +95,7 @@ impl Streams {
                 return Some((id, n));
             }
             Place::Stream(id) => {
-                let copy = self.copy_of(id, slots);
+                let copy = self.copy_of(id, slots).map(|(_, copy)| copy);
                 if slots[id].is_none() {
                     self.forget(id);
                 }
@@ -170,23 +170,24 @@ impl Streams {
         is_worth_it && self.kept.has_memory_for(self.context.saved_bytes(id) as u64) && self.save(id, &tenant, &tokens).is_some()
     }
 
-    /// A copy of what a stream holds, whether its sequence still computes or not.
-    fn copy_of(&mut self, id: usize, slots: &Slots) -> Option<Copy> {
+    /// A copy of what a stream holds and the tokens that is, whether its sequence still computes or not.
+    pub(super) fn copy_of(&mut self, id: usize, slots: &Slots) -> Option<(Arc<[Token]>, Copy)> {
         let (tenant, tokens) = match &slots[id] {
-            Some(sequence) => (sequence.share.tenant.clone(), sequence.tokens[..sequence.n_fed].into()),
+            Some(sequence) => (sequence.share.tenant.clone(), Arc::from(&sequence.tokens[..sequence.n_fed])),
             None => self.kept.stream(id).map(|(tenant, tokens)| (tenant.clone(), Arc::clone(tokens)))?,
         };
-        self.save(id, &tenant, &tokens)
+        let copy = self.save(id, &tenant, &tokens)?;
+        Some((tokens, copy))
     }
 
-    fn save(&mut self, id: usize, tenant: &TenantName, tokens: &[crate::ffi::Token]) -> Option<Copy> {
+    fn save(&mut self, id: usize, tenant: &TenantName, tokens: &[Token]) -> Option<Copy> {
         let copy = Arc::new(self.context.save(id)?);
         let leaving = self.kept.put_copy(tenant, tokens, Arc::clone(&copy));
         self.write_out(leaving);
         Some(copy)
     }
 
-    fn write_out(&mut self, leaving: Vec<Leaving>) {
+    pub(super) fn write_out(&mut self, leaving: Vec<Leaving>) {
         for leaving in leaving {
             let id = leaving.id;
             if !self.disk.as_mut().is_some_and(|disk| disk.write(leaving)) {
@@ -196,7 +197,7 @@ impl Streams {
     }
 
     /// False when it will not come.
-    fn read_in(&mut self, found: &Found) -> bool {
+    pub(super) fn read_in(&mut self, found: &Found) -> bool {
         let is_asked = self.kept.start_read(found.id) && self.disk.as_mut().is_some_and(|disk| disk.read(found.id));
         if !is_asked {
             self.kept.end_read(found.id, None);

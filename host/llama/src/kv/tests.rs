@@ -127,7 +127,7 @@ proptest! {
                 _ => {
                     let found = kept.find(&a, &tokens);
                     if let Some(found) = found {
-                        prop_assert!(found.n_common <= tokens.len() && found.n_common <= found.n_tokens);
+                        prop_assert!(found.n_common <= tokens.len() && found.n_common <= found.tokens.len());
                         let Place::Disk { n_bytes } = found.place else { continue };
                         prop_assert!(kept.start_read(found.id));
                         kept.end_read(found.id, (what == 4).then(|| copy(usize::try_from(n_bytes).unwrap())))

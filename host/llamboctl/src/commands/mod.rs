@@ -6,6 +6,7 @@ mod listings;
 mod local;
 mod metrics;
 mod modules;
+mod moving;
 mod status;
 
 use llambo_client::Client;
@@ -38,6 +39,8 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
         Command::Spawn(args) => cluster::spawn(&session()?, &args).await,
         Command::Scale(args) => cluster::scale(&session()?, &args).await,
         Command::Drain(args) => cluster::drain(&session()?, args).await,
+        Command::Hibernate(args) => moving::hibernate(&session()?, args).await,
+        Command::Wake(args) => moving::wake(&session()?, args).await,
         Command::Balancer(args) => cluster::balancer(&session()?, &args).await,
         Command::Module(args) => modules::module(&session()?, args).await,
         Command::Health(args) => cluster::health(&session()?, &args).await,
