@@ -194,3 +194,111 @@ fn is_zero(block: &[u8]) -> bool {
 fn narrow(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use llambo_inference::Models;
+    use wasmtime::component::{Component, Linker};
+
+    use super::*;
+    use crate::{
+        hibernate::{Instrumented, instrument},
+        limits::Limits,
+        pool::{Layout, Pools},
+    };
+
+    /// Counts in each kind of global and in memory, which grows; what was in it at the start is gone after the first time.
+    const COUNTER: &str = r#"(component
+        (core module $m
+            (memory 1)
+            (data (i32.const 9000) "was here")
+            (global $a (mut i32) (i32.const 1))
+            (global $b (mut i64) (i64.const -1))
+            (global $c (mut f32) (f32.const 0.5))
+            (global $d (mut f64) (f64.const -0.25))
+            (func (export "count") (result i32)
+                (global.set $a (i32.add (global.get $a) (i32.const 1)))
+                (global.set $b (i64.mul (global.get $b) (i64.const 3)))
+                (global.set $c (f32.mul (global.get $c) (f32.const 2)))
+                (global.set $d (f64.mul (global.get $d) (f64.const 2)))
+                (memory.fill (i32.const 9000) (i32.const 0) (i32.const 8))
+                (i64.store (i32.const 8) (i64.add (i64.load (i32.const 8)) (i64.const 7)))
+                (i32.store (i32.add (i32.const 70000) (memory.grow (i32.const 1))) (i32.const 5))
+                (i32.add (i32.add (global.get $a) (i32.wrap_i64 (global.get $b)))
+                    (i32.add (i32.trunc_f32_s (global.get $c)) (i32.trunc_f64_s (global.get $d)))))
+            (func (export "sum") (result i32) (local $at i32) (local $sum i32)
+                (loop $more
+                    (local.set $sum (i32.add (i32.mul (local.get $sum) (i32.const 31)) (i32.load8_u (local.get $at))))
+                    (local.set $at (i32.add (local.get $at) (i32.const 1)))
+                    (br_if $more (i32.lt_u (local.get $at) (i32.mul (memory.size) (i32.const 65536)))))
+                (local.get $sum)))
+        (core instance $i (instantiate $m))
+        (func (export "count") (result s32) (canon lift (core func $i "count")))
+        (func (export "sum") (result s32) (canon lift (core func $i "sum"))))"#;
+
+    struct Counter {
+        store: Store<GuestState>,
+        instance: Instance,
+        doors: Doors,
+    }
+
+    impl Counter {
+        async fn new(layout: Layout) -> Self {
+            let limits = Limits::default();
+            let pool = Pools::new(None, layout).unwrap().pool(&limits, 2, 0).unwrap();
+            let Instrumented { bytes, has_memory, globals } = instrument(&wat::parse_str(COUNTER).unwrap()).unwrap();
+            let component = Component::new(&pool.engine, bytes).unwrap();
+            let mut store = Store::new(&pool.engine, GuestState::new(Arc::new(limits), Models::default(), false));
+            store.limiter(|state| &mut state.budget);
+            store.set_epoch_deadline(SLICES);
+            let instance = Linker::new(&pool.engine).instantiate_async(&mut store, &component).await.unwrap();
+            Self { store, instance, doors: Doors { has_memory, globals } }
+        }
+
+        async fn call(&mut self, name: &str) -> i32 {
+            let call = self.instance.get_typed_func::<(), (i32,)>(&mut self.store, name).unwrap();
+            call.call_async(&mut self.store, ()).await.unwrap().0
+        }
+
+        fn access(&mut self) -> Access<'_> {
+            Access { store: &mut self.store, instance: &self.instance, doors: &self.doors }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_put_on_an_image_goes_on_as_the_other_one_does() {
+        for layout in [Layout::Slab, Layout::Mapped] {
+            let (mut old, mut new) = (Counter::new(layout).await, Counter::new(layout).await);
+            for _ in 0..3 {
+                old.call("count").await;
+            }
+            let image = old.access().take().await.unwrap();
+            assert_eq!((image.memory_pages, image.globals.len(), image.runs.len()), (4, 4, 2), "{layout:?}");
+            new.access().put(&image).await.unwrap();
+            assert_eq!(new.store.data().budget.memory_bytes(), 4 << 16);
+            // reading left no trace, and writing left nothing out
+            assert_eq!(old.call("sum").await, new.call("sum").await, "{layout:?}");
+            assert_eq!(new.access().take().await.unwrap(), image);
+            for _ in 0..3 {
+                assert_eq!(old.call("count").await, new.call("count").await, "{layout:?}");
+                assert_eq!(old.call("sum").await, new.call("sum").await, "{layout:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_that_does_not_fit_is_refused() {
+        let mut counter = Counter::new(Layout::detect()).await;
+        let globals = vec![0; 4];
+        for image in [
+            Image { globals: vec![0; 3], ..Image::default() },
+            Image { globals: globals.clone(), ..Image::default() },
+            // more than the limit of 128 MiB
+            Image { memory_pages: 2049, globals, ..Image::default() },
+        ] {
+            assert!(matches!(counter.access().put(&image).await, Err(HibernateError::Failed(_))), "{image:?}");
+        }
+    }
+}
