@@ -45,6 +45,8 @@ pub struct TenantConfig {
 pub struct RequestBudget {
     /// Tokens generated, by all models together.
     pub tokens: Option<u32>,
+    /// Keys and values that its generations hold at a time, in bytes.
+    pub kv_bytes: Option<u64>,
     /// Time, where its own deadline is not earlier.
     pub time: Option<Duration>,
 }
@@ -298,6 +300,7 @@ impl Config {
         let (own, tenant) = (node_type.budget, tenant.map(|tenant| tenant.budget).unwrap_or_default());
         RequestBudget {
             tokens: [own.tokens, tenant.tokens].into_iter().flatten().min(),
+            kv_bytes: [own.kv_bytes, tenant.kv_bytes].into_iter().flatten().min(),
             time: [own.time, tenant.time].into_iter().flatten().min(),
         }
     }

@@ -214,11 +214,12 @@ fn types_belong_to_tenants_with_weights() {
 #[test]
 fn the_smaller_budget_of_type_and_tenant_counts() {
     let config = parse(
-        &format!("{SMALL}tenants: {{acme: {{max-tokens: 100, max-time: 5m}}}}")
-            .replace("count: 1", "count: 1, tenant: acme, max-tokens: 200, max-time: 10s"),
+        &format!("{SMALL}tenants: {{acme: {{max-tokens: 100, max-time: 5m, max-kv: 2MB}}}}")
+            .replace("count: 1", "count: 1, tenant: acme, max-tokens: 200, max-time: 10s, max-kv: 1MB"),
     );
     let budget = config.budget(&config.types[0]);
     assert_eq!((budget.tokens, budget.time), (Some(100), Some(std::time::Duration::from_secs(10))));
+    assert_eq!(budget.kv_bytes, Some(1 << 20));
     assert_eq!(parse(SMALL).budget(&parse(SMALL).types[0]), crate::RequestBudget::default());
 }
 

@@ -114,6 +114,8 @@ pub struct ModelInfo {
     pub n_context: u32,
     /// Sequences decoded together at most.
     pub n_sequences: u32,
+    /// Bytes of KV cache that a token takes.
+    pub kv_bytes_per_token: u64,
     /// SHA-256 of the file, lower-case hex.
     pub digest: String,
     /// What options that a request leaves out are taken from.

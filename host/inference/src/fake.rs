@@ -38,6 +38,7 @@ impl FakeEngine {
             n_embd: 4,
             n_context: 1024,
             n_sequences,
+            kv_bytes_per_token: 1024,
             digest: String::new(),
             sampling: Sampling::default(),
         };

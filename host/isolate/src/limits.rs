@@ -33,6 +33,8 @@ pub struct Limits {
     pub output_bytes_per_second: u64,
     /// Tokens generated for one request, by all models together.
     pub tokens: Option<u32>,
+    /// Keys and values that the generations of one request may hold at a time, in all models together.
+    pub kv_bytes: Option<u64>,
     /// Time for one request, where its own deadline is not earlier.
     pub time: Option<Duration>,
 }
@@ -77,6 +79,7 @@ impl Default for Limits {
             output_bytes: 8 << 20,
             output_bytes_per_second: 256 << 10,
             tokens: None,
+            kv_bytes: None,
             time: None,
         }
     }
@@ -128,6 +131,11 @@ impl Exhausted {
         Self { reason: "TOKENS_EXHAUSTED", detail: format!("generated more than {limit} tokens for one request") }
     }
 
+    pub(crate) fn kv(limit: u64, held: u64) -> Self {
+        let detail = format!("its generations hold {held} bytes of keys and values at a time, and its limit is {limit}");
+        Self { reason: "KV_EXHAUSTED", detail }
+    }
+
     pub(crate) fn stack(limit: u64) -> Self {
         Self { reason: "STACK_EXHAUSTED", detail: format!("needed more than its {limit} bytes of stack") }
     }
@@ -144,6 +152,11 @@ impl Budget {
     /// Tokens that may be generated for one request.
     pub(crate) fn tokens(&self) -> Option<u32> {
         self.limits.tokens
+    }
+
+    /// Keys and values that one request may hold at a time.
+    pub(crate) fn kv_bytes(&self) -> Option<u64> {
+        self.limits.kv_bytes
     }
 
     /// Linear memory now.

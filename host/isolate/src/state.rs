@@ -155,8 +155,21 @@ impl GuestState {
         call.n_tokens = call.n_tokens.saturating_add(n);
         match limit {
             Some(limit) if call.n_tokens > limit => Err(Exhausted::tokens(limit).into()),
-            _ => Ok(()),
+            _ => self.check_kv(0),
         }
+    }
+
+    /// A generation begins for the handle that it belongs to.
+    pub(crate) fn begin_session(&mut self, handle: u32, session: Session) -> Result<()> {
+        self.call()?.sessions.insert(handle, session);
+        self.check_kv(0)
+    }
+
+    /// Whether the request may hold what it holds of keys and values, and `more`.
+    pub(crate) fn check_kv(&mut self, more: u64) -> Result<()> {
+        let Some(limit) = self.budget.kv_bytes() else { return Ok(()) };
+        let held = self.call()?.sessions.values().map(Session::kv_bytes).fold(more, u64::saturating_add);
+        if held > limit { Err(Exhausted::kv(limit, held).into()) } else { Ok(()) }
     }
 
     /// A handle for the guest, charged to its memory.

@@ -61,6 +61,17 @@ pub enum KvType {
     Q8,
 }
 
+impl KvType {
+    /// Of what takes so many bytes as 16-bit floats.
+    fn bytes(self, as_f16: u64) -> u64 {
+        match self {
+            Self::F16 => as_f16,
+            // 32 values in 34 bytes
+            Self::Q8 => as_f16 / 64 * 34,
+        }
+    }
+}
+
 impl EngineSettings {
     /// 64 sequences on all cores.
     pub fn new(name: impl Into<ModelName>) -> Self {
@@ -137,6 +148,7 @@ impl LoadedModel {
             n_embd: narrow(model.n_embd()),
             n_context,
             n_sequences: settings.n_sequences,
+            kv_bytes_per_token: settings.kv_type.bytes(file.header().kv_bytes_per_token()),
             digest: file.digest().to_owned(),
             sampling: default_sampling(file.header()),
         };

@@ -252,6 +252,7 @@ fn limits(config: &Config, node_type: &TypeConfig) -> Limits {
         output_bytes: node_type.max_output_bytes,
         output_bytes_per_second: node_type.output_bytes_per_second,
         tokens: budget.tokens,
+        kv_bytes: budget.kv_bytes,
         time: budget.time,
     }
 }

@@ -152,6 +152,29 @@ async fn each_limit_ends_a_guest_with_its_own_reason_and_its_isolate_goes_on() {
 }
 
 #[tokio::test]
+async fn the_keys_and_values_of_a_request_are_limited_whoever_computes_them() {
+    let (models, engine) = models();
+    // the engine takes 1 KiB for a token, and a token for a byte
+    let limits = |tokens: u64| Limits { kv_bytes: Some(tokens << 10), ..Limits::default() };
+    let isolate = one(&models, "default-engine", limits(10)).await;
+    assert!(read(isolate.generate(ask("hello", 5)).await.unwrap()).await.is_ok());
+    let refused = read(isolate.generate(ask("hello", 6)).await.unwrap()).await.unwrap_err();
+    assert_eq!(refused.reason(), "KV_EXHAUSTED");
+    assert!(refused.to_string().contains("hold 11264 bytes of keys and values at a time, and its limit is 10240"), "{refused}");
+    // three at a time, each of five tokens and two more
+    let (enough, less) = (one(&models, "branches", limits(21)).await, one(&models, "branches", limits(14)).await);
+    assert!(read(enough.generate(ask("fork hello", 2)).await.unwrap()).await.is_ok());
+    assert_eq!(reason(read(less.generate(ask("fork hello", 2)).await.unwrap()).await), "KV_EXHAUSTED");
+    let measured = one(&models, "branches", limits(5)).await;
+    assert!(read(measured.generate(ask("measure a", 2)).await.unwrap()).await.is_ok());
+    assert_eq!(reason(read(measured.generate(ask("measure hello", 2)).await.unwrap()).await), "KV_EXHAUSTED");
+    let command = one(&models, "wasmedge", limits(10)).await;
+    assert!(read(command.generate(ask("complete hello", 5)).await.unwrap()).await.is_ok());
+    assert_eq!(reason(read(command.generate(ask("complete hello", 6)).await.unwrap()).await), "KV_EXHAUSTED");
+    assert_eq!(engine.load().n_running, 0);
+}
+
+#[tokio::test]
 async fn the_tokens_of_a_request_are_limited_whoever_generates_them() {
     let (models, _) = models();
     let limits = || Limits { tokens: Some(5), ..Limits::default() };

@@ -11,9 +11,10 @@ use crate::{
 
 pub(super) const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
-    "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-time", "models", "hibernate",
+    "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-kv", "max-time", "models",
+    "hibernate",
 ];
-pub(super) const TENANT: &[&str] = &["weight", "max-tokens", "max-time"];
+pub(super) const TENANT: &[&str] = &["weight", "max-tokens", "max-kv", "max-time"];
 
 /// `None` when they could not be read: a reference that finds none is not wrong for sure then.
 pub(super) fn tenants(root: &Map<'_>) -> Option<Vec<TenantConfig>> {
@@ -28,7 +29,11 @@ pub(super) fn tenants(root: &Map<'_>) -> Option<Vec<TenantConfig>> {
 }
 
 fn budget(map: &Map<'_>) -> RequestBudget {
-    RequestBudget { tokens: map.whole("max-tokens", 1..=u32::MAX), time: map.duration("max-time", MS..=DAY) }
+    RequestBudget {
+        tokens: map.whole("max-tokens", 1..=u32::MAX),
+        kv_bytes: map.size("max-kv", KB..=1024 * GB),
+        time: map.duration("max-time", MS..=DAY),
+    }
 }
 
 pub(super) fn types(root: &Map<'_>, models: &Models, tenants: Option<&[TenantConfig]>, folder: &Path) -> Vec<TypeConfig> {

@@ -187,14 +187,16 @@ impl branches::HostBranch for GuestState {
             branches::Mask::Only(tokens) => Mask::Only(tokens),
             branches::Mask::Without(tokens) => Mask::Without(tokens),
         });
+        let n_begun = tokens.len();
         let start = move |engine: &dyn InferenceEngine| {
             let sampling = options.sampling.resolve(&engine.info().sampling)?;
-            engine.extend(ExtendRequest { id, tokens, sampling, mask, share, deadline, log: written })
+            let events = engine.extend(ExtendRequest { id, tokens, sampling, mask, share, deadline, log: written })?;
+            Ok(Session::over(events).holding(n_begun, engine.info().kv_bytes_per_token))
         };
         match self.with_engine(model, start).await? {
-            Ok(events) => {
+            Ok(session) => {
                 self.table.get_mut(&this)?.growing = Some(Growing { log, n_taken: 0 });
-                self.call()?.sessions.insert(this.rep(), Session::over(events));
+                self.begin_session(this.rep(), session)?;
                 Ok(Ok(()))
             }
             Err(error) => self.fail_branch(error),
@@ -353,6 +355,8 @@ impl GuestState {
         let call = self.call()?;
         let (id, share, deadline) = (call.id.clone(), call.share.clone(), call.deadline);
         let window = MAX_SESSIONS.saturating_sub(call.sessions.len()).max(1);
+        let at_once = tokens.len() * window.min(continuations.len());
+        self.check_kv(engine.info().kv_bytes_per_token.saturating_mul(at_once as u64))?;
         // made, and started, when the window gets to it
         let asked = continuations.into_iter().map(|more| {
             let (id, share) = (id.clone(), share.clone());

@@ -184,7 +184,7 @@ impl Calls<'_> {
         let sampling = options.over(&self.guest.call()?.sampling).map_err(|unfit| self.unfit(unfit))?;
         let started = self.guest.generate(engine, Prompt::Text(prompt), move |_| Ok(sampling), true, false).await?;
         match started {
-            Ok(session) => drop(self.guest.call()?.sessions.insert(context, session)),
+            Ok(session) => self.guest.begin_session(context, session)?,
             Err(error) => return Err(self.failed(error)),
         }
         self.change(context, |context| {

@@ -115,7 +115,7 @@ impl inference::HostGraphExecutionContext for GuestState {
                 let SessionInput { prompt, options, numbered } = input;
                 let sampling = move |defaults: &Sampling| Ok(options.sampling.resolve(defaults)?);
                 match self.generate(engine, prompt, sampling, options.stream, numbered).await? {
-                    Ok(session) => drop(self.call()?.sessions.insert(context, session)),
+                    Ok(session) => self.begin_session(context, session)?,
                     Err(error) => return self.fail_inference(error),
                 }
             }
@@ -226,7 +226,11 @@ impl GuestState {
         let (id, share, deadline, n_spent) = (call.id.clone(), call.share.clone(), call.deadline, call.n_tokens);
         // one more than is left: that it was not enough should be seen
         let most = self.budget.tokens().map(|limit| limit.saturating_sub(n_spent).saturating_add(1));
+        let counts_kv = self.budget.kv_bytes().is_some();
         let started = tokio::task::spawn_blocking(move || {
+            // reading it once more is what counting costs
+            let n_begun = if counts_kv { engine.tokens(&prompt)?.len() } else { 0 };
+            let kv_bytes_per_token = engine.info().kv_bytes_per_token;
             let asked = sampling(&engine.info().sampling)?;
             let request = GenerateRequest {
                 id,
@@ -237,7 +241,8 @@ impl GuestState {
                 share,
                 deadline,
             };
-            Session::start(engine.as_ref(), request, stream, numbered)
+            let session = Session::start(engine.as_ref(), request, stream, numbered)?;
+            Ok(session.holding(n_begun, kv_bytes_per_token))
         });
         Ok(started.await.unwrap_or_else(|e| Err(InferenceError::Backend(e.to_string()))))
     }

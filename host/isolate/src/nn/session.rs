@@ -25,6 +25,9 @@ pub(crate) struct Session {
     numbered: bool,
     stream: bool,
     n_generated: u32,
+    /// Tokens it began with, where somebody counts them, and what each takes.
+    n_begun: u64,
+    kv_bytes_per_token: u64,
     /// Came right behind text that is told first.
     failed: Option<InferenceError>,
 }
@@ -110,12 +113,23 @@ impl Session {
         stream: bool,
         numbered: bool,
     ) -> Result<Self, InferenceError> {
-        Ok(Self { events: engine.submit(request)?, numbered, stream, n_generated: 0, failed: None })
+        let events = engine.submit(request)?;
+        Ok(Self { numbered, stream, ..Self::over(events) })
     }
 
     /// Over events that come from elsewhere, piece by piece.
     pub(crate) fn over(events: AnswerStream) -> Self {
-        Self { events, numbered: false, stream: true, n_generated: 0, failed: None }
+        Self { events, numbered: false, stream: true, n_generated: 0, n_begun: 0, kv_bytes_per_token: 0, failed: None }
+    }
+
+    /// The same, where what it holds is counted.
+    pub(crate) fn holding(self, n_begun: usize, kv_bytes_per_token: u64) -> Self {
+        Self { n_begun: n_begun as u64, kv_bytes_per_token, ..self }
+    }
+
+    /// Keys and values of what it began with and generated so far.
+    pub(crate) fn kv_bytes(&self) -> u64 {
+        (self.n_begun + u64::from(self.n_generated)).saturating_mul(self.kv_bytes_per_token)
     }
 
     pub(crate) fn numbered(&self) -> bool {
