@@ -18,9 +18,10 @@ use std::{
 };
 
 /// Crates of the guests' workspace that become modules.
-const GUESTS: [&str; 7] = ["default-engine", "draft-and-refine", "best-of", "tree-search", "chooser", "branches", "hostile"];
+const GUESTS: [&str; 8] =
+    ["default-engine", "draft-and-refine", "best-of", "tree-search", "chooser", "branches", "hostile", "caller"];
 /// Programs of its crate `commands`, which become core modules.
-const COMMANDS: [&str; 3] = ["wasmedge", "wasi-nn", "pointers"];
+const COMMANDS: [&str; 4] = ["wasmedge", "wasi-nn", "pointers", "calls"];
 const TARGET: &str = "wasm32-unknown-unknown";
 const COMMAND_TARGET: &str = "wasm32-wasip1";
 /// Not by the name `wasm-ld`: older compilers tell a linker of that name twice which one it is.

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod demo;
 mod environment;
+mod fuzz;
 mod guests;
 mod host;
 mod libclang;
@@ -68,6 +69,12 @@ const COMMANDS: &[Command] = &[
         synopsis: bench::SYNOPSIS,
         about: "measure llambo beside llama.cpp's own programs",
         run: bench::run,
+    },
+    Command {
+        name: "fuzz",
+        synopsis: fuzz::SYNOPSIS,
+        about: "feed what reads from guests, clients and disks with anything at all; needs a nightly compiler",
+        run: fuzz::run,
     },
     Command {
         name: "setup",

@@ -5,6 +5,7 @@
 //! machine: the load takes its share of the processor from the host, and the report says how many cores there were.
 
 mod attack;
+mod curves;
 mod report;
 
 use std::fs;
@@ -14,17 +15,18 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use crate::arguments::{self, Failure, Flags, Rest};
+use crate::arguments::{self, Failure, Flags, Parsed, Rest};
 use crate::host::{Host, Ports, Until, work_folder};
 use crate::step::{Step, line, say};
 use crate::{build, setup};
 use report::Report;
 
-pub(crate) const SYNOPSIS: &str = "scale [--isolates N] [--requests N] [--concurrency N] [--max-tokens N] [--model PATH] [--strategy NAME] [--hostile PERCENT] \
-    [--churn N] [--json FILE]";
+pub(crate) const SYNOPSIS: &str = "scale [--isolates N[,N...]] [--requests N] [--concurrency N] [--max-tokens N] [--model PATH] [--strategy NAME] [--hostile PERCENT] \
+    [--churn N] [--json FILE] [--svg FILE]";
 const FLAGS: Flags = Flags {
     values: &[
         "--isolates", "--requests", "--concurrency", "--max-tokens", "--model", "--strategy", "--hostile", "--churn", "--json",
+        "--svg",
     ],
     switches: &[],
     rest: Rest::Refused,
@@ -45,13 +47,10 @@ struct Settings {
     hostile: u32,
     /// Isolates made and stopped while others serve.
     churn: u32,
-    json: Option<PathBuf>,
 }
 
 impl Settings {
-    fn parse(words: &[String]) -> Result<Self, Failure> {
-        let parsed = arguments::parse(FLAGS, words)?;
-        let isolates = parsed.count("--isolates", 10_000)?;
+    fn read(parsed: &Parsed, isolates: u32) -> Result<Self, Failure> {
         let text = |name: &str, default: &str| parsed.text(name).unwrap_or(default).to_owned();
         Ok(Self {
             isolates,
@@ -62,7 +61,6 @@ impl Settings {
             max_tokens: parsed.count("--max-tokens", 16)?,
             model: text("--model", "builtin:demo-small"),
             strategy: text("--strategy", "least-loaded"),
-            json: parsed.text("--json").map(PathBuf::from),
         })
     }
 
@@ -102,6 +100,16 @@ impl Settings {
     }
 }
 
+/// `10000` or `1000,10000,100000`.
+fn counts(text: &str) -> Result<Vec<u32>, Failure> {
+    let counts: Option<Vec<u32>> = text.split(',').map(|n| n.trim().parse().ok().filter(|n| *n > 0)).collect();
+    let wrong = || Failure::Usage(format!("`--isolates {text}` is no number, and no list of numbers such as 1000,10000,100000"));
+    let mut counts = counts.ok_or_else(wrong)?;
+    counts.sort_unstable();
+    counts.dedup();
+    Ok(counts)
+}
+
 /// Of `isolates` so many percent, written as `10` or `10%`.
 fn share(text: &str, isolates: u32) -> Result<u32, Failure> {
     let percent: Option<u32> = text.trim_end_matches('%').parse().ok().filter(|percent| *percent <= 100);
@@ -112,23 +120,43 @@ fn share(text: &str, isolates: u32) -> Result<u32, Failure> {
 
 /// `cargo xtask scale`.
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
-    let settings = Settings::parse(words)?;
+    let parsed = arguments::parse(FLAGS, words)?;
+    let counts = counts(parsed.text("--isolates").unwrap_or("10000"))?;
+    let all = counts.into_iter().map(|isolates| Settings::read(&parsed, isolates)).collect::<Result<Vec<_>, _>>()?;
     setup::run()?;
     let programs = build::build(&[])?;
     let folder = work_folder()?;
+    let saved = parsed.text("--json").map_or_else(|| folder.join("scale.json"), PathBuf::from);
+    let mut runs = Vec::new();
+    for settings in &all {
+        let report = run_one(&programs, &folder, settings)?;
+        println!("{}", report.for_people());
+        runs.push(report.as_json());
+        // after each, so that a run that fails does not take the others with it
+        match &runs[..] {
+            [run] if all.len() == 1 => write_json(&saved, run)?,
+            runs => write_json(&saved, &json!({ "format": 1, "runs": runs }))?,
+        }
+        report.verdict().map_err(Failure::Failed)?;
+    }
+    say(&format!("saved as {}", saved.display()));
+    if let Some(svg) = parsed.text("--svg") {
+        fs::write(svg, curves::to_svg(&runs)).map_err(|error| Failure::because(format!("cannot write `{svg}`"), error))?;
+        say(&format!("drawn as {svg}"));
+    }
+    Ok(())
+}
+
+/// One host, from its start to its end.
+fn run_one(programs: &build::Programs, folder: &Path, settings: &Settings) -> Result<Report, Failure> {
     let config = folder.join("scale-config.yaml");
     write_json(&config, &settings.config())?;
     let ports = Ports::free().map_err(|error| Failure::because("no free port on loopback", error))?;
-    let host = Host::start(&programs, &config, ports, "scale-host", Until::Alive)?;
-    let measured = measure(&host, &settings, &folder.join("scale-load.json"));
+    let host = Host::start(programs, &config, ports, "scale-host", Until::Alive)?;
+    let measured = measure(&host, settings, &folder.join("scale-load.json"));
     let stopped = host.stop();
     let report = measured?;
-    println!("{}", report.for_people());
-    let saved = settings.json.unwrap_or_else(|| folder.join("scale.json"));
-    write_json(&saved, &report.as_json())?;
-    say(&format!("saved as {}", saved.display()));
-    stopped?;
-    report.verdict().map_err(Failure::Failed)
+    stopped.map(|()| report)
 }
 
 fn measure(host: &Host, settings: &Settings, load_file: &Path) -> Result<Report, Failure> {
@@ -223,7 +251,10 @@ mod tests {
     use super::*;
 
     fn settings(line: &str) -> Result<Settings, Failure> {
-        Settings::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        let parsed = arguments::parse(FLAGS, &words)?;
+        let isolates = counts(parsed.text("--isolates").unwrap_or("10000"))?;
+        Settings::read(&parsed, isolates[0])
     }
 
     #[test]
@@ -240,6 +271,14 @@ mod tests {
         assert_eq!(config["models"][0]["sequences"], 128);
         assert_eq!(settings("--concurrency 8").unwrap().config()["models"][0]["sequences"], 64);
         assert_eq!(config["types"]["tiny"]["count"], 0);
+    }
+
+    #[test]
+    fn several_runs_are_a_list_of_numbers() {
+        assert_eq!(counts("100000,1000,1000").unwrap(), [1000, 100_000]);
+        for wrong in ["", "0", "1000,", "many", "-1"] {
+            assert!(counts(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

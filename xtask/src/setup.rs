@@ -139,6 +139,18 @@ pub(crate) fn has_nextest() -> bool {
         .is_ok()
 }
 
+/// Makes sure that `cargo fuzz` can be run by a nightly compiler.
+pub(crate) fn needs_cargo_fuzz() -> Result<(), Failure> {
+    let nightly = Command::new("rustup").args(["run", "nightly", "rustc", "--version"]).output();
+    if !nightly.is_ok_and(|told| told.status.success()) {
+        return Err(Failure::Failed("fuzzing needs a nightly compiler: `rustup toolchain install nightly`".into()));
+    }
+    if is_cargo_command("fuzz") {
+        return Ok(());
+    }
+    step::run("install cargo-fuzz (a minute, once)", environment::cargo().args(["install", "--locked", "cargo-fuzz"]))
+}
+
 /// Makes sure that a part of the Rust toolchain, `cargo <command>`, is installed.
 pub(crate) fn has_component(command: &str, component: &str) -> bool {
     is_cargo_command(command) || {

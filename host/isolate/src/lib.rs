@@ -13,6 +13,8 @@ mod command;
 mod cpu;
 mod ephemeral;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guest;
 mod health;
 mod hibernate;

@@ -11,6 +11,8 @@ use llambo_inference::{InferenceError, ModelName};
 
 use self::context::ExecutionContext;
 pub(crate) use self::link::{MODULE, add_to_linker};
+#[cfg(fuzzing)]
+pub(crate) use self::options::Options;
 use crate::{limits::Exhausted, state::GuestState};
 
 /// Handles of both kinds that a guest may hold.

@@ -12,13 +12,13 @@ const NO_LIMIT: i64 = -1;
 
 /// What was asked for so far, later ones on top.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Options {
+pub(crate) struct Options {
     said: Map<String, Value>,
 }
 
 /// What is wrong with options.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(crate) enum Unfit {
     /// Not JSON, or a value that cannot be.
     Invalid(String),
     /// It would reach beyond the sandbox.
@@ -29,7 +29,7 @@ pub(super) enum Unfit {
 
 impl Options {
     /// Adds what `json` says.
-    pub(super) fn add(&mut self, json: &[u8]) -> Result<(), Unfit> {
+    pub(crate) fn add(&mut self, json: &[u8]) -> Result<(), Unfit> {
         if json.len() > MAX_BYTES {
             return Err(Unfit::Invalid(format!("the options have {} bytes, and may have {MAX_BYTES}", json.len())));
         }
@@ -48,15 +48,15 @@ impl Options {
     }
 
     /// What the host keeps for it, about.
-    pub(super) fn n_bytes(&self) -> usize {
+    pub(crate) fn n_bytes(&self) -> usize {
         self.said.iter().map(|(key, value)| key.len() + value.as_str().map_or(16, str::len) + 64).sum()
     }
 
-    pub(super) fn embedding(&self) -> bool {
+    pub(crate) fn embedding(&self) -> bool {
         self.flag("embedding")
     }
 
-    pub(super) fn stream_stdout(&self) -> bool {
+    pub(crate) fn stream_stdout(&self) -> bool {
         self.flag("stream-stdout")
     }
 
@@ -65,7 +65,7 @@ impl Options {
     }
 
     /// What the client asked for, with what the guest asks for on top. The smaller number of tokens counts.
-    pub(super) fn over(&self, client: &Sampling) -> Result<Sampling, Unfit> {
+    pub(crate) fn over(&self, client: &Sampling) -> Result<Sampling, Unfit> {
         let n_predict = self.whole("n-predict")?.filter(|n| *n > NO_LIMIT);
         let n_predict = n_predict.map(|n| u32::try_from(n).unwrap_or(u32::MAX).max(1));
         // WasmEdge's word for any
