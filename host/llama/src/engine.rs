@@ -22,6 +22,7 @@ use llambo_inference::{
 use tokio::sync::oneshot;
 
 use crate::{
+    cores::stay_on_the_last,
     draft::{Drafter, Guesser},
     embed::{Embedder, MAX_EMBED_TOKENS},
     error::LlamaError,
@@ -126,6 +127,7 @@ impl LlamaEngine {
                 let tools = Tools { embedder, guesser, choosers: choosers(n_threads) };
                 let worker = Worker::new(shared, streams, tools, inbox, seen, stall);
                 if ready.send(Ok(())).is_ok() {
+                    stay_on_the_last(n_threads);
                     worker.run();
                 }
             })

@@ -7,6 +7,7 @@
 mod chat;
 mod choose;
 mod constraint;
+mod cores;
 mod draft;
 mod embed;
 mod engine;

@@ -19,6 +19,10 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use llambo_config::Config;
 
+/// Isolates are made on one thread and end on another, by the thousand: an allocator that takes no lock for that, and gives back what was freed.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A host for thousands of sandboxed Wasm isolates beside one batched llama.cpp per model.
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]

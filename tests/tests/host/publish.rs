@@ -11,7 +11,7 @@ const CONFIG: &str = "
 models: [{name: demo-small, path: builtin:demo-small, sequences: 32}]
 types:
   tiny: {count: 2}
-  guests: {count: 0, cpu-seconds: 0.3, max-tokens: 16}
+  guests: {count: 0, memory: 8MB, cpu-seconds: 0.3, max-tokens: 16}
 modules: {types: [guests], count: 3, versions: 1, max-size: 4MB, max-names: 2}
 ";
 

@@ -10,7 +10,7 @@ use std::{
 use llama_cpp_sys_2 as sys;
 
 use super::{Batch, Model, device::cpu_function};
-use crate::error::LlamaError;
+use crate::{cores::Cores, error::LlamaError};
 
 /// All of a sequence's state, in memory of the host.
 const WHOLE: sys::llama_state_seq_flags = 0;
@@ -41,14 +41,25 @@ impl Threads {
     /// that wait in a loop, as is the default, would take it.
     fn new(n_threads: i32) -> Self {
         let Some(make) = cpu_function(c"ggml_threadpool_new") else { return Self(None) };
+        let cores = Cores::allowed();
         // SAFETY: ggml publishes a function of this type under this name. The parameters are llama.cpp's own, changed within their range;
         // null tells of threads that could not be made.
         let threads = unsafe {
             let make = mem::transmute::<NonNull<c_void>, NewThreads>(make);
             let mut params = sys::ggml_threadpool_params_default(n_threads);
             params.poll = 0;
+            for core in cores.as_ref().and_then(|cores| cores.one_each(n_threads)).unwrap_or_default() {
+                params.strict_cpu = true;
+                if let Some(may_use) = params.cpumask.get_mut(core) {
+                    *may_use = true;
+                }
+            }
             make(&raw mut params)
         };
+        // ggml has put this thread on the last one, and whoever is started from here would be there too
+        if let Some(cores) = cores {
+            cores.give_back();
+        }
         Self(NonNull::new(threads))
     }
 }
