@@ -85,6 +85,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let closing = Arc::clone(&factory);
     let types = Arc::clone(&factory) as Arc<dyn NodeFactory>;
     let cluster = Cluster::new(types, cluster_settings(&config)).map_err(Failure::machine)?;
+    // those that are there already count
+    cluster.adopt().await.map_err(Failure::machine)?;
     spawn(&config, &cluster).await?;
     let publisher = Publisher::new(Arc::clone(&config), Arc::new(sandbox), factory, cluster.clone())?;
     publisher.restore().await;
@@ -190,10 +192,15 @@ fn cluster_settings(config: &Config) -> ClusterSettings {
 }
 
 async fn spawn(config: &Config, cluster: &Cluster) -> Result<(), Failure> {
-    for node_type in config.types.iter().filter(|t| t.count > 0) {
+    for node_type in &config.types {
+        let name = TypeName::from(&node_type.name);
+        let n_missing = node_type.count.saturating_sub(cluster.n_live(&name));
+        if n_missing == 0 {
+            continue;
+        }
         let began = Instant::now();
         let report = cluster
-            .spawn(&TypeName::from(&node_type.name), node_type.count)
+            .spawn(&name, n_missing)
             .await
             .map_err(|error| Failure::Machine(format!("types.{}: {error}", node_type.name)))?;
         tracing::info!(

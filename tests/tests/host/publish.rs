@@ -141,8 +141,11 @@ async fn what_was_published_is_there_after_a_restart() {
     let host = Host::start(&config);
     let client = host.client().await;
     for _ in 0..2 {
-        client.load_module(NewModule::new("agent", wasm("default-engine"))).await.unwrap();
+        client.load_module(NewModule::new("agent", wasm("default-engine")).count(5)).await.unwrap();
     }
+    // what did not stand its trial leaves nothing behind
+    client.load_module(NewModule::new("bad", wasm("hostile")).trial_prompt("trap")).await.unwrap_err();
+    assert!(!folder.path().join("bad").exists());
     client.load_module(NewModule::new("broken", wasm("default-engine"))).await.unwrap();
     client.roll_back_module("agent", None).await.unwrap();
     drop((client, host));
@@ -154,6 +157,7 @@ async fn what_was_published_is_there_after_a_restart() {
     let versions: Vec<_> = client.modules().await.unwrap().into_iter().map(|m| (m.name, m.version, m.state)).collect();
     let expected = [("agent", 2, "kept"), ("agent", 1, "serving")].map(|(name, n, state)| (name.to_owned(), n, state.to_owned()));
     assert_eq!(versions, expected);
+    assert_eq!(client.nodes(&NodeFilter { node_type: "agent".into(), ..NodeFilter::default() }).await.unwrap().len(), 5);
     client.roll_back_module("agent", Some(2)).await.unwrap();
     assert!(answer(&client, "agent").await.1.starts_with("agent.2-"));
     client.unload_module("agent").await.unwrap();

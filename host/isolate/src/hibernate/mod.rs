@@ -117,7 +117,9 @@ impl Dormitory {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let owned = self.owned();
         let is_stranger = |path: &PathBuf| path.extension().is_some_and(|e| e == ENDING) && !owned.contains(path);
-        let mut files: Vec<_> = entries.map(|entry| entry.path()).filter(is_stranger).collect();
+        // nothing but files: a pipe would be waited for
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let mut files: Vec<_> = files.map(|entry| entry.path()).filter(is_stranger).collect();
         files.sort();
         files
     }

@@ -43,10 +43,10 @@ impl Folder {
     }
 
     /// Writes which versions there are, and forgets the bytes of those that are gone.
-    pub(crate) fn note(&self, name: &ModelName, row: &Row, gone: &[u32]) -> Result<(), String> {
+    pub(crate) fn note(&self, name: &ModelName, row: &Row, count: u32, gone: &[u32]) -> Result<(), String> {
         let folder = self.0.join(name.as_str());
         let versions: Vec<_> = row.versions.values().map(to_json).collect();
-        let table = json!({ "serving": row.serving, "versions": versions }).to_string();
+        let table = json!({ "serving": row.serving, "count": count, "versions": versions }).to_string();
         let path = folder.join(TABLE);
         replace(&path, table.as_bytes()).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
         for number in gone {
@@ -54,6 +54,14 @@ impl Folder {
             let _ = fs::remove_file(folder.join(wasm_file(*number)));
         }
         Ok(())
+    }
+
+    /// Forgets bytes that were not published after all, and the name if it has no others.
+    pub(crate) fn forget(&self, name: &ModelName, number: u32) {
+        let folder = self.0.join(name.as_str());
+        // what stays is overwritten by the next load of that name; a folder that has other versions is not removed
+        let _ = fs::remove_file(folder.join(wasm_file(number)));
+        let _ = fs::remove_dir(folder);
     }
 
     /// Forgets a name.
@@ -66,14 +74,14 @@ impl Folder {
     }
 
     /// Everything that is kept, and what of it cannot be read.
-    pub(crate) fn read(&self) -> (Vec<(ModelName, Row)>, Vec<Broken>) {
+    pub(crate) fn read(&self) -> (Vec<(ModelName, Row, Option<u32>)>, Vec<Broken>) {
         let (mut rows, mut broken) = (Vec::new(), Vec::new());
         let names = fs::read_dir(&self.0).into_iter().flatten().flatten();
         let mut names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         for name in names {
             match self.row(&name) {
-                Ok(Some(row)) => rows.push((ModelName::from(&name), row)),
+                Ok(Some((row, count))) => rows.push((ModelName::from(&name), row, count)),
                 // a load that was cut short before it came to its table
                 Ok(None) => {}
                 Err(detail) => broken.push(Broken { name, detail }),
@@ -82,7 +90,8 @@ impl Folder {
         (rows, broken)
     }
 
-    fn row(&self, name: &str) -> Result<Option<Row>, String> {
+    /// The versions of a name, and how many isolates it had.
+    fn row(&self, name: &str) -> Result<Option<(Row, Option<u32>)>, String> {
         let folder = self.0.join(name);
         let table = match fs::read(folder.join(TABLE)) {
             Ok(table) => table,
@@ -96,7 +105,8 @@ impl Folder {
         let versions: BTreeMap<_, _> = versions.collect::<Result<_, _>>()?;
         let serving = table["serving"].as_u64().and_then(|number| u32::try_from(number).ok());
         let serving = serving.filter(|number| versions.contains_key(number)).ok_or("none of its versions serves")?;
-        Ok(Some(Row { serving, versions }))
+        let count = table["count"].as_u64().and_then(|count| u32::try_from(count).ok());
+        Ok(Some((Row { serving, versions }, count)))
     }
 }
 

@@ -73,10 +73,11 @@ impl Publisher {
                 "a published module was not kept whole, and is left out"
             );
         }
-        for (name, row) in rows {
+        for (name, row, count) in rows {
             let Row { serving, versions } = row;
+            let count = count.filter(|count| *count > 0).unwrap_or(self.config.modules.count);
             let restored = match versions.get(&serving) {
-                Some(version) => self.put_into_service(&name, version, self.config.modules.count, None).await.map(|_| ()),
+                Some(version) => self.put_into_service(&name, version, count, None).await.map(|_| ()),
                 None => Ok(()),
             };
             match restored {
@@ -166,7 +167,11 @@ impl Publisher {
         if let Some(folder) = &self.folder {
             folder.write(&name, &version).map_err(|detail| ModuleError::Folder(format!("{detail}; nothing was published")))?;
         }
-        let done = self.put_into_service(&name, &version, count, trial.as_deref()).await?;
+        let done = self.put_into_service(&name, &version, count, trial.as_deref()).await.inspect_err(|_| {
+            if let Some(folder) = &self.folder {
+                folder.forget(&name, number);
+            }
+        })?;
         let kept = self.config.modules.versions as usize;
         let (replaced, gone) = self.ledger().put(&name, version, kept);
         tracing::info!(module = %name, version = number, count, "published");
@@ -267,8 +272,9 @@ impl Publisher {
     /// Writes down what there is now.
     fn keep(&self, name: &ModelName, gone: &[u32]) -> Result<(), ModuleError> {
         let Some(folder) = &self.folder else { return Ok(()) };
+        let count = self.cluster.n_live(&TypeName::from(name.as_str()));
         let ledger = self.ledger();
-        ledger.row(name).map_or(Ok(()), |row| folder.note(name, row, gone)).map_err(|detail| unkept(&detail))
+        ledger.row(name).map_or(Ok(()), |row| folder.note(name, row, count, gone)).map_err(|detail| unkept(&detail))
     }
 
     fn told(&self, name: &ModelName, version: &Version, serves: bool, n_nodes: u32) -> PublishedModule {
