@@ -20,6 +20,9 @@ const TABLE: &str = "published.json";
 /// Where published modules are kept.
 pub(crate) struct Folder(PathBuf);
 
+/// A name with its versions, and how many isolates it had.
+pub(crate) type Stored = (ModelName, Row, Option<u32>);
+
 /// What is wrong with what was kept.
 pub(crate) struct Broken {
     pub(crate) name: String,
@@ -74,7 +77,7 @@ impl Folder {
     }
 
     /// Everything that is kept, and what of it cannot be read.
-    pub(crate) fn read(&self) -> (Vec<(ModelName, Row, Option<u32>)>, Vec<Broken>) {
+    pub(crate) fn read(&self) -> (Vec<Stored>, Vec<Broken>) {
         let (mut rows, mut broken) = (Vec::new(), Vec::new());
         let names = fs::read_dir(&self.0).into_iter().flatten().flatten();
         let mut names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
