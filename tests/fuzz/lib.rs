@@ -1,13 +1,15 @@
 //! What fuzz targets share: isolates on an engine without a model, small limits, one request after the other.
 
 use std::{
+    cell::RefCell,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
 use futures::StreamExt;
 use llambo_inference::{
-    AnswerEvent, GenerateRequest, InferenceEngine, InferenceError, Models, Node, NodeState, Prompt, Sampling, Share, fake::FakeEngine,
+    AnswerEvent, GenerateRequest, InferenceEngine, InferenceError, Models, Node, NodeState, Prompt, Sampling, Share,
+    fake::FakeEngine,
 };
 use llambo_isolate::{Isolate, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
 use tokio::runtime::Runtime;
@@ -32,21 +34,7 @@ pub fn node_type(module: Module, hibernates: bool) -> Result<Arc<NodeType>, Sand
         time: Some(Duration::from_secs(5)),
         ..Limits::default()
     };
-    let settings = TypeSettings {
-        name: "t".into(),
-        id_stem: "t".into(),
-        model: "fake".into(),
-        serves: "fake".into(),
-        may_ask: None,
-        limits,
-        weight: 1.0,
-        tenant: "default".into(),
-        tenant_weight: 1.0,
-        args: vec!["default".into(), "{prompt}".into()],
-        env: Vec::new(),
-        hibernates,
-        expected: 1,
-    };
+    let settings = TypeSettings { limits, hibernates, expected: 1, ..TypeSettings::new("t", "fake") };
     SANDBOX.node_type(settings, module)
 }
 
@@ -84,15 +72,31 @@ pub fn ask(isolate: &Isolate, prompt: String) -> Result<String, InferenceError> 
     answer
 }
 
-/// As guests that make any calls want their program.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = std::fmt::Write::write_fmt(&mut hex, format_args!("{byte:02x}"));
-        hex
-    })
+/// Guests that end badly rest after a while, and a rest is not what is tested: then the next isolate takes over.
+const BAD_PROGRAMS: usize = 2;
+
+/// A guest that makes any calls, as the bytes it is given say.
+pub struct Caller {
+    node_type: Arc<NodeType>,
+    /// The isolate at work, and how many of its programs ended badly.
+    isolate: RefCell<Option<(Arc<Isolate>, usize)>>,
 }
 
-/// An isolate that makes any calls, made once; it never rests, since every program is its own request's fault.
-pub fn caller(module: &'static [u8], name: &str) -> Arc<NodeType> {
-    node_type(Module::from_bytes(name, module), false).expect("the guest that makes calls is one")
+impl Caller {
+    pub fn new(module: &'static [u8]) -> Self {
+        let node_type = node_type(Module::from_bytes("caller", module), false).expect("the guest that makes calls is one");
+        Self { node_type, isolate: RefCell::default() }
+    }
+
+    /// Runs one program. Guests want it in hexadecimal.
+    pub fn run(&self, program: &[u8]) {
+        let mut kept = self.isolate.borrow_mut();
+        let (isolate, n_bad) = kept
+            .take()
+            .filter(|(_, n_bad)| *n_bad < BAD_PROGRAMS)
+            .unwrap_or_else(|| (spawn(&self.node_type).expect("there is room for one"), 0));
+        let hex = program.iter().map(|byte| format!("{byte:02x}")).collect();
+        let is_bad = ask(&isolate, hex).is_err();
+        *kept = Some((isolate, n_bad + usize::from(is_bad)));
+    }
 }

@@ -183,8 +183,7 @@ impl Component {
         self.store.set_hostcall_fuel(node_type.limits.call_bytes());
         for Named { name, model, tokens, kept, .. } in image.branches {
             if let Some(kept) = kept {
-                let engine = node_type.models.get(model.as_ref().unwrap_or(&node_type.settings().model));
-                let imported = match engine {
+                let imported = match node_type.engine(model.as_ref()) {
                     Ok(engine) => engine.import(node_type.settings().tenant.clone(), kept).await,
                     Err(error) => Err(error),
                 };
@@ -231,10 +230,10 @@ impl Component {
 async fn named(node_type: &NodeType, branches: &BTreeMap<String, Branch>) -> Result<Vec<Named>, HibernateError> {
     let mut all = Vec::new();
     for (name, branch) in branches {
-        let model = branch.model.as_ref().unwrap_or(&node_type.settings().model);
-        let engine = node_type.models.get(model).map_err(|e| HibernateError::Failed(e.to_string()))?;
+        let failed = |e: InferenceError| HibernateError::Failed(e.to_string());
+        let engine = node_type.engine(branch.model.as_ref()).map_err(failed)?;
         let (tenant, tokens) = (node_type.settings().tenant.clone(), branch.tokens.clone());
-        let kept = engine.export(tenant, tokens.clone()).await.map_err(|e| HibernateError::Failed(e.to_string()))?;
+        let kept = engine.export(tenant, tokens.clone()).await.map_err(failed)?;
         all.push(Named { name: name.clone(), model: branch.model.clone(), sha256: engine.info().digest.clone(), tokens, kept });
     }
     Ok(all)

@@ -38,7 +38,7 @@ mod trial;
 
 pub use self::{
     error::SandboxError,
-    hibernate::{Dormitory, HibernateError, Origin, origin},
+    hibernate::{Dormitory, HibernateError, Origin, Sleeper},
     isolate::Isolate,
     limits::Limits,
     module::Module,

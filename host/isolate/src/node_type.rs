@@ -1,7 +1,7 @@
 //! A node type: a module, its limits, and the pools its isolates live in.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,14 +9,14 @@ use std::{
     time::Instant,
 };
 
-use llambo_inference::{ModelName, Models, NodeId, TenantName, TypeName};
+use llambo_inference::{InferenceEngine, InferenceError, ModelName, Models, NodeId, TenantName, TypeName};
 use wasmtime::Store;
 
 use crate::{
     Isolate, SandboxError,
     cpu::CpuMeter,
     guest::{FIRST_SLICES, Guest},
-    hibernate::{self, Dormitory, HibernateError, Kept, Origin},
+    hibernate::{self, Dormitory, HibernateError, Kept, Origin, Sleeper},
     limits::Limits,
     module::{Module, Template},
     pool::{Layout, Place, Pool, Pools},
@@ -99,6 +99,29 @@ pub struct Spawned {
     pub spawn_us: Vec<f32>,
 }
 
+// === impl TypeSettings ===
+
+impl TypeSettings {
+    /// Isolates of the default tenant that ask one model, within the default limits. A command is told the model's name and what it is asked.
+    pub fn new(name: &str, model: &str) -> Self {
+        Self {
+            name: name.into(),
+            id_stem: name.to_owned(),
+            model: model.into(),
+            serves: model.into(),
+            may_ask: None,
+            limits: Limits::default(),
+            weight: 1.0,
+            tenant: "default".into(),
+            tenant_weight: 1.0,
+            args: vec!["default".to_owned(), "{prompt}".to_owned()],
+            env: Vec::new(),
+            hibernates: false,
+            expected: 0,
+        }
+    }
+}
+
 // === impl Sandbox ===
 
 impl Sandbox {
@@ -173,19 +196,19 @@ impl NodeType {
     /// An isolate that another host, or an earlier run, put aside: it sleeps on here, and is woken by its first request. Blocks.
     ///
     /// # Errors
-    /// [`SandboxError::Hibernated`]: what is in the file does not fit this type, or is not whole. It stays where it is.
-    pub fn adopt(self: &Arc<Self>, path: &Path) -> Result<Arc<Isolate>, SandboxError> {
-        let unusable = |source| SandboxError::Hibernated { path: path.to_owned(), source };
-        let kept = hibernate::read(path).map_err(unusable)?;
+    /// [`SandboxError::Hibernated`]: what is in the file does not fit this type. It stays where it is.
+    pub fn adopt(self: &Arc<Self>, sleeper: Sleeper) -> Result<Arc<Isolate>, SandboxError> {
+        let Sleeper { path, kept } = sleeper;
+        let unusable = |source| SandboxError::Hibernated { path: path.clone(), source };
         self.check(&kept).map_err(unusable)?;
         let berth = self.berths(1)?.pop().ok_or_else(|| SandboxError::System {
             what: "there is no place for one more isolate",
             detail: self.settings.name.to_string(),
         })?;
-        if !self.dormitory.as_ref().is_some_and(|dormitory| dormitory.own(path)) {
+        if !self.dormitory.as_ref().is_some_and(|dormitory| dormitory.own(&path)) {
             return Err(unusable(HibernateError::Unfit("it is an isolate's of this host already".into())));
         }
-        Ok(Isolate::asleep(self.next_id(), Arc::clone(self), berth, path.to_owned()))
+        Ok(Isolate::asleep(self.next_id(), Arc::clone(self), berth, path))
     }
 
     /// Whether an isolate that was put aside can live in this type.
@@ -196,11 +219,15 @@ impl NodeType {
         }
         hibernate::check(&kept.origin, name, tenant, self.module.sha256())?;
         for branch in kept.image.iter().flat_map(|image| &image.branches) {
-            let model = branch.model.as_ref().unwrap_or(&self.settings.model);
-            let engine = self.models.get(model).map_err(|e| HibernateError::Unfit(e.to_string()))?;
-            hibernate::check_model(model, &engine.info().digest, &branch.sha256)?;
+            let engine = self.engine(branch.model.as_ref()).map_err(|e| HibernateError::Unfit(e.to_string()))?;
+            hibernate::check_model(engine.info(), &branch.sha256)?;
         }
         Ok(())
+    }
+
+    /// The engine of a model, or of the type's own.
+    pub(crate) fn engine(&self, model: Option<&ModelName>) -> Result<Arc<dyn InferenceEngine>, InferenceError> {
+        self.models.get(model.unwrap_or(&self.settings.model))
     }
 
     /// Who an isolate of this type is, for whoever wakes it.

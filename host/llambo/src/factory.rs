@@ -8,7 +8,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use llambo_inference::{Node, TypeName};
-use llambo_isolate::{Dormitory, NodeType, SandboxError};
+use llambo_isolate::{Dormitory, NodeType, SandboxError, Sleeper};
 use llambo_orchestrator::{Found, NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
 
 /// Makes isolates of the configuration's types, and of modules that were published.
@@ -47,10 +47,10 @@ impl IsolateFactory {
 }
 
 fn adopt_one(types: &BTreeMap<TypeName, Arc<NodeType>>, path: &Path) -> Result<Arc<dyn Node>, String> {
-    let origin = llambo_isolate::origin(path).map_err(|e| e.to_string())?;
-    let name = TypeName::from(&origin.node_type);
+    let sleeper = Sleeper::open(path).map_err(|e| e.to_string())?;
+    let name = TypeName::from(&sleeper.origin().node_type);
     let node_type = types.get(&name).ok_or_else(|| format!("it is of the type `{name}`, and there is none here"))?;
-    node_type.adopt(path).map(|isolate| isolate as Arc<dyn Node>).map_err(|e| e.to_string())
+    node_type.adopt(sleeper).map(|isolate| isolate as Arc<dyn Node>).map_err(|e| e.to_string())
 }
 
 /// A type as the orchestrator sees it.

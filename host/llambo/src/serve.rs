@@ -85,12 +85,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let closing = Arc::clone(&factory);
     let types = Arc::clone(&factory) as Arc<dyn NodeFactory>;
     let cluster = Cluster::new(types, cluster_settings(&config)).map_err(Failure::machine)?;
-    // those that are there already count
-    cluster.adopt().await.map_err(Failure::machine)?;
+    // those that are there already count; those of published modules come when these are there
+    let early = cluster.adopt().await.map_err(Failure::machine)?.nodes.len();
     spawn(&config, &cluster).await?;
     let publisher = Publisher::new(Arc::clone(&config), Arc::new(sandbox), factory, cluster.clone())?;
     publisher.restore().await;
-    adopt(&cluster).await?;
+    adopt(&cluster, early).await?;
 
     tracing::info!(
         grpc = %edge.grpc_addr(),
@@ -224,14 +224,15 @@ fn dormitory(config: &Config) -> Result<Option<Arc<Dormitory>>, Failure> {
     opened.transpose()
 }
 
-/// Takes in what an earlier run put aside. What cannot be is told, and stays there.
-async fn adopt(cluster: &Cluster) -> Result<(), Failure> {
+/// Takes in the rest of what an earlier run put aside, and says how many it was with those that came `early`. What cannot be is told, and stays there.
+async fn adopt(cluster: &Cluster, early: usize) -> Result<(), Failure> {
     let adopted = cluster.adopt().await.map_err(Failure::machine)?;
     for (file, why) in &adopted.refused {
         tracing::error!(file, why, "a hibernated isolate is left where it is");
     }
-    if !adopted.nodes.is_empty() {
-        tracing::info!(n_isolates = adopted.nodes.len(), "hibernated isolates taken in");
+    let n_isolates = early + adopted.nodes.len();
+    if n_isolates > 0 {
+        tracing::info!(n_isolates, "hibernated isolates taken in");
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 
 use llambo_catalog::{Builtin, ModelFile};
 use llambo_inference::{InferenceEngine, Models};
-use llambo_isolate::{Limits, Module, Sandbox, TypeSettings};
+use llambo_isolate::{Module, Sandbox, TypeSettings};
 use llambo_llama::{DraftSettings, EngineSettings, LlamaEngine};
 
 use llambo_tests::guest;
@@ -54,21 +54,7 @@ pub(crate) async fn isolates(engine: Arc<LlamaEngine>, n: u32) -> Target {
     let model = engine.info().name.clone();
     models.insert(engine);
     let sandbox = Sandbox::new(models, None).unwrap();
-    let settings = TypeSettings {
-        name: "tiny".into(),
-        id_stem: "tiny".into(),
-        serves: model.clone(),
-        model,
-        may_ask: None,
-        limits: Limits::default(),
-        hibernates: false,
-        weight: 1.0,
-        tenant: "default".into(),
-        tenant_weight: 1.0,
-        args: Vec::new(),
-        env: Vec::new(),
-        expected: n,
-    };
+    let settings = TypeSettings { expected: n, ..TypeSettings::new("tiny", model.as_str()) };
     let isolates = sandbox.node_type(settings, Module::default_engine()).unwrap().spawn(n).await.unwrap().isolates;
     Target::Isolates(Mutex::new(isolates))
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use llambo_isolate::Dormitory;
+use llambo_isolate::{Dormitory, Sleeper};
 
 use super::*;
 
@@ -116,7 +116,7 @@ async fn it_wakes_in_another_sandbox_of_the_same_kind_and_in_no_other() {
         let mut settings = TypeSettings { hibernates: true, ..settings(limits, 1) };
         change(&mut settings);
         let sandbox = Sandbox::new(models.clone(), None).unwrap().with_dormitory(dormitory);
-        let refused = sandbox.node_type(settings, module).unwrap().adopt(&file);
+        let refused = sandbox.node_type(settings, module).unwrap().adopt(Sleeper::open(&file).unwrap());
         refused.map(|_| ()).unwrap_err().to_string()
     };
     let same = || Limits::default();
@@ -134,8 +134,8 @@ async fn it_wakes_in_another_sandbox_of_the_same_kind_and_in_no_other() {
     assert!(told.contains("the SHA-256 of a model that it keeps branches of is another (`fake`) here"), "{told}");
 
     let node_type = hibernating(&other, "branches", folder.path(), Limits::default()).unwrap();
-    let isolate = node_type.adopt(&file).unwrap();
-    assert!(node_type.adopt(&file).map(|_| ()).unwrap_err().to_string().contains("of this host already"));
+    let isolate = node_type.adopt(Sleeper::open(&file).unwrap()).unwrap();
+    assert!(node_type.adopt(Sleeper::open(&file).unwrap()).map(|_| ()).unwrap_err().to_string().contains("of this host already"));
     assert_eq!(isolate.view().state, NodeState::Hibernated);
     assert!(says(&isolate, "diary two").await.unwrap().starts_with("one|two: 10 one"));
 }

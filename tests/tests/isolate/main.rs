@@ -22,21 +22,8 @@ fn models() -> (Models, Arc<FakeEngine>) {
 }
 
 fn settings(limits: Limits, expected: u32) -> TypeSettings {
-    TypeSettings {
-        name: "t".into(),
-        id_stem: "t".into(),
-        model: "fake".into(),
-        serves: "fake".into(),
-        may_ask: None,
-        limits,
-        hibernates: false,
-        weight: 1.0,
-        tenant: "default".into(),
-        tenant_weight: 1.0,
-        args: vec!["default".into(), "{prompt}".into()],
-        env: vec![("MOOD".into(), "calm".into())],
-        expected,
-    }
+    let env = vec![("MOOD".into(), "calm".into())];
+    TypeSettings { limits, env, expected, ..TypeSettings::new("t", "fake") }
 }
 
 fn node_type(models: &Models, module: Module, limits: Limits, expected: u32) -> Result<Arc<NodeType>, SandboxError> {

@@ -79,21 +79,7 @@ async fn ten_thousand_isolates_live_and_answer_and_cost_little() {
     models.insert(Arc::new(FakeEngine::new("fake", 64)));
     let limits = Limits::default();
     let slot_bytes = limits.memory_bytes;
-    let settings = TypeSettings {
-        name: "tiny".into(),
-        id_stem: "tiny".into(),
-        model: "fake".into(),
-        serves: "fake".into(),
-        may_ask: None,
-        limits,
-        hibernates: false,
-        weight: 1.0,
-        tenant: "default".into(),
-        tenant_weight: 1.0,
-        args: Vec::new(),
-        env: Vec::new(),
-        expected: N,
-    };
+    let settings = TypeSettings { limits, expected: N, ..TypeSettings::new("tiny", "fake") };
     let node_type = Sandbox::new(models, None).unwrap().node_type(settings, Module::default_engine()).unwrap();
     let before = resident_bytes();
     let isolates = node_type.spawn(N).await.unwrap().isolates;

@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use llambo_inference::{ModelName, TenantName, TypeName};
+use llambo_inference::{ModelInfo, TenantName, TypeName};
 
 pub(crate) use self::{
     accessor::Kind,
@@ -39,6 +39,13 @@ pub struct Dormitory {
     /// The host ends, and files stay for whoever comes next.
     is_closing: AtomicBool,
     _lock: fs::File,
+}
+
+/// A hibernated isolate that no host has taken in yet.
+#[derive(Debug)]
+pub struct Sleeper {
+    pub(crate) path: PathBuf,
+    pub(crate) kept: Kept,
 }
 
 /// Doors to a component's state.
@@ -191,12 +198,19 @@ pub(crate) fn read(path: &Path) -> Result<Kept, HibernateError> {
     Kept::decode(&bytes).map_err(HibernateError::Broken)
 }
 
-/// Which type the isolate in a file is of, and where it was.
-///
-/// # Errors
-/// [`HibernateError::Disk`], [`HibernateError::Broken`].
-pub fn origin(path: &Path) -> Result<Origin, HibernateError> {
-    read(path).map(|kept| kept.origin)
+impl Sleeper {
+    /// Reads and checks a whole file. Blocks.
+    ///
+    /// # Errors
+    /// [`HibernateError::Disk`], [`HibernateError::Broken`].
+    pub fn open(path: &Path) -> Result<Self, HibernateError> {
+        read(path).map(|kept| Self { path: path.to_owned(), kept })
+    }
+
+    /// Whose state it is.
+    pub fn origin(&self) -> &Origin {
+        &self.kept.origin
+    }
 }
 
 /// Whether an isolate of this origin can live where things are so.
@@ -213,10 +227,11 @@ pub(crate) fn check(origin: &Origin, node_type: &TypeName, tenant: &TenantName, 
 }
 
 /// Whether a model that a branch stands on is the one that is here.
-pub(crate) fn check_model(name: &ModelName, found: &str, expected: &str) -> Result<(), HibernateError> {
-    if found == expected {
+pub(crate) fn check_model(found: &ModelInfo, expected: &str) -> Result<(), HibernateError> {
+    let ModelInfo { name, digest, .. } = found;
+    if digest == expected {
         return Ok(());
     }
     let what = "the SHA-256 of a model that it keeps branches of";
-    Err(HibernateError::Mismatch { what, found: format!("{found} (`{name}`)"), expected: expected.to_owned() })
+    Err(HibernateError::Mismatch { what, found: format!("{digest} (`{name}`)"), expected: expected.to_owned() })
 }
