@@ -34,6 +34,7 @@ pub use self::{
         Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource,
         Modules, Network, Queue, RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
     },
+    sections::is_name,
 };
 
 /// The shipped cluster-config.yaml: every key with its description, and 1,000 small isolates on the built-in model.

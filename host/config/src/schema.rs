@@ -289,6 +289,11 @@ impl Config {
         self.models.iter().find(|model| model.name == name)
     }
 
+    /// The type of that name.
+    pub fn node_type(&self, name: &str) -> Option<&TypeConfig> {
+        self.types.iter().find(|node_type| node_type.name == name)
+    }
+
     /// The weight of that tenant; 1 where it has none of its own.
     pub fn tenant_weight(&self, name: &str) -> f64 {
         self.tenants.iter().find(|tenant| tenant.name == name).map_or(1.0, |tenant| tenant.weight)

@@ -3,6 +3,8 @@
 mod modules;
 mod types;
 
+pub use types::is_name;
+
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
@@ -113,6 +115,14 @@ struct Gpu {
 impl Gpu {
     fn read(map: &Map<'_>, layers: &'static str, devices: &'static str) -> Self {
         Self { layers: map.whole(layers, 0..=10_000), devices: texts(map, devices) }
+    }
+}
+
+/// Whether a name that refers to another section is one of those that are there.
+fn check_is_among<'n, I: Iterator<Item = &'n str>>(value: &Value<'_>, name: &str, section: &str, names: impl Fn() -> I) {
+    if !names().any(|known| known == name) {
+        let known = format!("`{section}` has only {}", listed(names()));
+        value.wrong(known, meant(name, names(), "name one of them or add it there"));
     }
 }
 

@@ -2,12 +2,8 @@
 
 use std::path::Path;
 
-use super::{KB, MB, file_path};
-use crate::{
-    Modules, TypeConfig,
-    decode::{Map, meant},
-    spelling::listed,
-};
+use super::{KB, MB, check_is_among, file_path};
+use crate::{Modules, TypeConfig, decode::Map};
 
 pub(super) const MODULES: &[&str] = &["publish", "types", "count", "max-size", "max-names", "versions", "folder"];
 
@@ -18,10 +14,7 @@ pub(super) fn modules(root: &Map<'_>, types: &[TypeConfig], folder: &Path) -> Mo
         let list = value.list()?;
         list.map(|value| {
             let name = value.text()?;
-            if !names().any(|known| known == name) {
-                let known = format!("`types` has only {}", listed(names()));
-                value.wrong(known, meant(name, names(), "name one of them or add it there"));
-            }
+            check_is_among(&value, name, "types", names);
             Some(name.to_owned())
         })
         .collect()

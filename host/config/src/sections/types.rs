@@ -2,11 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{DAY, GB, KB, MB, MS, Models, builtin_or_file, texts};
+use super::{DAY, GB, KB, MB, MS, Models, builtin_or_file, check_is_among, texts};
 use crate::{
     ModuleSource, RequestBudget, TenantConfig, TypeConfig,
     decode::{Map, Value, meant},
-    spelling::listed,
 };
 
 pub(super) const TYPE: &[&str] = &[
@@ -46,10 +45,15 @@ pub(super) fn types(root: &Map<'_>, models: &Models, tenants: Option<&[TenantCon
     entries.into_iter().filter_map(|(name, value)| node_type(name, &value, models, tenants, folder)).collect()
 }
 
-fn check_name(name: &str, value: &Value<'_>, what: &str) {
-    let mut chars = name.chars();
+/// Whether it is a name for a type, a tenant or a published module: a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`.
+pub fn is_name(text: &str) -> bool {
+    let mut chars = text.chars();
     let begins_well = chars.next().is_some_and(|c| c.is_ascii_lowercase());
-    if !begins_well || name.len() > 32 || !chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+    begins_well && text.len() <= 32 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+fn check_name(name: &str, value: &Value<'_>, what: &str) {
+    if !is_name(name) {
         let but = format!("is not a name for {what}; use a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`");
         value.wrong_key(&but);
     }
@@ -61,9 +65,8 @@ fn tenant(map: &Map<'_>, tenants: Option<&[TenantConfig]>) -> String {
     let Some(name) = value.text() else { return String::new() };
     let others = || tenants.into_iter().flatten().map(|tenant| tenant.name.as_str()).filter(|name| *name != "default");
     let names = || std::iter::once("default").chain(others());
-    if tenants.is_some() && !names().any(|known| known == name) {
-        let known = format!("`tenants` has only {}", listed(names()));
-        value.wrong(known, meant(name, names(), "name one of them or add it there"));
+    if tenants.is_some() {
+        check_is_among(&value, name, "tenants", names);
     }
     name.to_owned()
 }
@@ -125,10 +128,8 @@ fn model_references(map: &Map<'_>, models: &Models) -> Option<Vec<String>> {
 }
 
 fn check_reference(value: &Value<'_>, name: &str, models: &Models) {
-    let names = || models.configs.iter().map(|model| model.name.as_str());
-    if !name.is_empty() && models.is_complete && !names().any(|known| known == name) {
-        let known = format!("`models` has only {}", listed(names()));
-        value.wrong(known, meant(name, names(), "name one of them or add it there"));
+    if !name.is_empty() && models.is_complete {
+        check_is_among(value, name, "models", || models.configs.iter().map(|model| model.name.as_str()));
     }
 }
 

@@ -5,8 +5,8 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::OnceLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use llambo_catalog::digest_of;
@@ -141,7 +141,7 @@ fn version(folder: &Path, entry: &Value) -> Result<Version, String> {
         sha256: sha256.to_owned(),
         node_type: node_type.into(),
         loaded_at: UNIX_EPOCH + Duration::from_secs(entry["loaded_at"].as_u64().unwrap_or(0)),
-        made: OnceLock::new(),
+        made: Arc::default(),
     })
 }
 
@@ -151,12 +151,4 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(&beside, bytes)?;
     fs::File::open(&beside)?.sync_all()?;
     fs::rename(&beside, path)
-}
-
-impl Version {
-    /// A new one, loaded now.
-    pub(crate) fn new(number: u32, wasm: std::sync::Arc<[u8]>, node_type: llambo_inference::TypeName) -> Self {
-        let sha256 = digest_of(&wasm);
-        Self { number, wasm, sha256, node_type, loaded_at: SystemTime::now(), made: OnceLock::new() }
-    }
 }

@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use llambo_catalog::digest_of;
 use llambo_edge::ModuleError;
 use llambo_inference::{ModelName, TypeName};
 use llambo_isolate::{Module, NodeType};
@@ -19,8 +20,8 @@ pub(crate) struct Version {
     /// Whose limits it takes.
     pub(crate) node_type: TypeName,
     pub(crate) loaded_at: SystemTime,
-    /// Once it has served: its isolates are counted on from there, and it need not be compiled again.
-    pub(crate) made: OnceLock<Arc<NodeType>>,
+    /// Once it has served: its isolates are counted on from there, and it need not be compiled again. Clones share it.
+    pub(crate) made: Arc<OnceLock<Arc<NodeType>>>,
 }
 
 /// The versions of one name; one of them serves.
@@ -40,6 +41,12 @@ pub(crate) struct Ledger {
 // === impl Version ===
 
 impl Version {
+    /// A new one, loaded now.
+    pub(crate) fn new(number: u32, wasm: Arc<[u8]>, node_type: TypeName) -> Self {
+        let sha256 = digest_of(&wasm);
+        Self { number, wasm, sha256, node_type, loaded_at: SystemTime::now(), made: Arc::default() }
+    }
+
     /// What errors call by the name it is published by.
     pub(crate) fn module(&self, name: &ModelName) -> Module {
         Module::from_bytes(&format!("`{name}`"), Arc::clone(&self.wasm))
@@ -134,7 +141,7 @@ mod tests {
             sha256: String::new(),
             node_type: "tiny".into(),
             loaded_at: SystemTime::UNIX_EPOCH,
-            made: OnceLock::new(),
+            made: Arc::default(),
         }
     }
 

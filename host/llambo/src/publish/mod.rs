@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use llambo_config::{Config, TypeConfig};
+use llambo_config::{Config, TypeConfig, is_name};
 use llambo_edge::{LoadedModule, ModuleError, Modules, NewModule, PublishedModule, TrialReport};
 use llambo_inference::{ModelName, TypeName};
 use llambo_isolate::{NodeType, Sandbox, SandboxError, TypeSettings};
@@ -33,7 +33,6 @@ use crate::{
 const TRIAL_TIME: Duration = Duration::from_secs(30);
 /// As in the configuration.
 const MAX_COUNT: u32 = 200_000;
-const MAX_NAME_BYTES: usize = 32;
 
 /// Publishes modules on this host.
 pub(crate) struct Publisher {
@@ -128,23 +127,20 @@ impl Publisher {
             return Err(ModuleError::Invalid(format!("`count` must be at most {MAX_COUNT}")));
         }
         self.check_name(&new.name)?;
-        let found = self.config.types.iter().find(|node_type| node_type.name == wanted);
-        found.ok_or_else(|| not_permitted(format!("type `{wanted}` is not there"), "name one of `types`"))
+        self.config.node_type(wanted).ok_or_else(|| not_permitted(format!("type `{wanted}` is not there"), "name one of `types`"))
     }
 
     fn check_name(&self, name: &ModelName) -> Result<(), ModuleError> {
         let text = name.as_str();
-        let begins_well = text.starts_with(|c: char| c.is_ascii_lowercase());
-        let is_plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !begins_well || !is_plain || text.len() > MAX_NAME_BYTES {
+        if !is_name(text) {
             let what = "a module's name is a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`";
             return Err(ModuleError::Invalid(what.into()));
         }
         let taken = |whose| Err(ModuleError::NameTaken { name: name.clone(), whose });
-        if self.config.models.iter().any(|model| model.name == text) {
+        if self.config.model(text).is_some() {
             return taken("model");
         }
-        if self.config.types.iter().any(|node_type| node_type.name == text) {
+        if self.config.node_type(text).is_some() {
             return taken("type");
         }
         Ok(())
@@ -183,8 +179,7 @@ impl Publisher {
         let version = self.ledger().earlier(&name, asked)?.clone();
         let done = self.put_into_service(&name, &version, self.present_count(&name), None).await?;
         let number = version.number;
-        // with what was made of it, if it had not served since the start
-        let (replaced, _) = self.ledger().put(&name, version, usize::MAX);
+        let replaced = self.ledger().serve(&name, number);
         tracing::info!(module = %name, version = number, "rolled back");
         self.keep(&name, &[]).map(|()| LoadedModule { replaced, ..done })
     }
@@ -253,10 +248,10 @@ impl Publisher {
     }
 
     async fn make(&self, name: &ModelName, version: &Version) -> Result<Arc<NodeType>, ModuleError> {
-        let config =
-            self.config.types.iter().find(|node_type| node_type.name == version.node_type.as_str()).ok_or_else(|| {
-                ModuleError::Invalid(format!("its type `{}` is no more in the configuration", version.node_type))
-            })?;
+        let config = self
+            .config
+            .node_type(version.node_type.as_str())
+            .ok_or_else(|| ModuleError::Invalid(format!("its type `{}` is no more in the configuration", version.node_type)))?;
         let settings = TypeSettings {
             name: TypeName::from(name.as_str()),
             id_stem: format!("{name}.{}", version.number),
@@ -278,7 +273,7 @@ impl Publisher {
     }
 
     fn told(&self, name: &ModelName, version: &Version, serves: bool, n_nodes: u32) -> PublishedModule {
-        let config = self.config.types.iter().find(|node_type| node_type.name == version.node_type.as_str());
+        let config = self.config.node_type(version.node_type.as_str());
         PublishedModule {
             name: name.clone(),
             version: version.number,
