@@ -310,7 +310,7 @@ impl Cluster {
     pub async fn retire(&self, info: &TypeInfo, forget: impl FnOnce()) -> u32 {
         let _turn = self.turn().await;
         forget();
-        self.shared.lock().registry.forget(info);
+        self.shared.lock().registry.forget(&info.name);
         self.drain_keys(&keys(self.nodes_of(&info.name, |_| true)))
     }
 

@@ -42,8 +42,6 @@ pub(crate) struct Scope {
     pub(crate) index: Index,
     /// Nodes that serve requests now or will: neither draining nor failed nor stopped.
     pub(crate) live: usize,
-    /// Whether it may be named while it has none.
-    is_known: bool,
 }
 
 #[derive(Default)]
@@ -52,6 +50,7 @@ struct TypeRow {
     models: Vec<(ModelName, ScopeId)>,
     /// By [`NodeState`], in the order of its declaration.
     states: [u32; NodeState::ALL.len()],
+    /// Whether it, and what it serves, may be named while it has no nodes.
     is_known: bool,
 }
 
@@ -84,7 +83,7 @@ impl Entry {
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.state(), NodeState::Starting | NodeState::Ready | NodeState::Busy | NodeState::Hibernated)
+        is_live(self.state())
     }
 
     /// Whether it is to be removed as soon as it is idle.
@@ -95,6 +94,11 @@ impl Entry {
     fn slot_in(&self, scope: ScopeId) -> Option<Slot> {
         self.places.iter().find(|place| place.0 == scope).map(|place| place.1)
     }
+}
+
+/// Whether a node in this state serves requests now or will.
+fn is_live(state: NodeState) -> bool {
+    matches!(state, NodeState::Starting | NodeState::Ready | NodeState::Busy | NodeState::Hibernated)
 }
 
 /// A node's state as people see it: what it says of itself, corrected by what the registry knows better.
@@ -115,10 +119,6 @@ impl Scope {
     pub(crate) fn has_candidates(&self) -> bool {
         !self.index.is_empty()
     }
-
-    fn may_be_named(&self) -> bool {
-        self.is_known || self.live > 0
-    }
 }
 
 // === impl TypeRow ===
@@ -134,24 +134,22 @@ impl TypeRow {
 impl Registry {
     /// Lets requests name a type that has no nodes yet.
     pub(crate) fn know(&mut self, info: &TypeInfo) {
-        for scope in [self.model_scope(&info.model), self.type_scope(&info.name, &info.model)] {
-            self.scopes[scope.0].is_known = true;
-        }
+        self.model_scope(&info.model);
+        self.type_scope(&info.name, &info.model);
         self.types.entry(info.name.clone()).or_default().is_known = true;
     }
 
     /// Takes it back: the type, and its model if no other known type serves that, are there only as long as they have nodes.
-    pub(crate) fn forget(&mut self, info: &TypeInfo) {
-        let Some(row) = self.types.get_mut(&info.name) else { return };
-        row.is_known = false;
-        let mut scopes: Vec<_> = row.models.iter().map(|(_, scope)| *scope).collect();
-        let serves = |row: &TypeRow| row.is_known && row.models.iter().any(|(model, _)| *model == info.model);
-        if !self.types.values().any(serves) {
-            scopes.extend(self.by_model.get(&info.model));
+    pub(crate) fn forget(&mut self, node_type: &TypeName) {
+        if let Some(row) = self.types.get_mut(node_type) {
+            row.is_known = false;
         }
-        for scope in scopes {
-            self.scopes[scope.0].is_known = false;
-        }
+    }
+
+    /// Whether requests may name a model: some node serves it, or a known type does once it has nodes.
+    fn may_be_asked(&self, model: &ModelName, scope: ScopeId) -> bool {
+        let serves = |row: &TypeRow| row.is_known && row.models.iter().any(|(served, _)| served == model);
+        self.scope(scope).live > 0 || self.types.values().any(serves)
     }
 
     /// Takes a node in; `None` if its id is taken.
@@ -223,9 +221,9 @@ impl Registry {
     /// The nodes that a request may go to.
     pub(crate) fn resolve(&self, model: &ModelName, node_type: Option<&TypeName>) -> Result<ScopeId, DispatchError> {
         let Some(name) = node_type else {
-            let named = |scope: &&ScopeId| self.scope(**scope).may_be_named();
-            return self.by_model.get(model).filter(named).copied().ok_or_else(|| {
-                let named = self.by_model.iter().filter(|(_, scope)| named(scope));
+            let found = self.by_model.get(model).copied().filter(|scope| self.may_be_asked(model, *scope));
+            return found.ok_or_else(|| {
+                let named = self.by_model.iter().filter(|(model, scope)| self.may_be_asked(model, **scope));
                 let mut loaded: Vec<_> = named.map(|(name, _)| name.clone()).collect();
                 loaded.sort();
                 InferenceError::UnknownModel { model: model.clone(), loaded }.into()
@@ -304,8 +302,8 @@ impl Registry {
     }
 
     pub(crate) fn n_live(&self, node_type: &TypeName) -> u32 {
-        let live = [NodeState::Starting, NodeState::Ready, NodeState::Busy, NodeState::Hibernated];
-        self.types.get(node_type).map_or(0, |row| live.into_iter().map(|state| row.states[state as usize]).sum())
+        let live = NodeState::ALL.into_iter().filter(|state| is_live(*state));
+        self.types.get(node_type).map_or(0, |row| live.map(|state| row.states[state as usize]).sum())
     }
 
     pub(crate) fn knows(&self, node_type: &TypeName) -> bool {
