@@ -63,7 +63,7 @@ pub enum KvType {
 
 impl KvType {
     /// Of what takes so many bytes as 16-bit floats.
-    fn bytes(self, as_f16: u64) -> u64 {
+    pub fn bytes(self, as_f16: u64) -> u64 {
         match self {
             Self::F16 => as_f16,
             // 32 values in 34 bytes

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use llambo_config::{Config, KvType, ModelConfig};
+use llambo_config::{Config, ModelConfig};
 use llambo_inference::{InferenceEngine, Models};
 use llambo_llama::{DraftSettings, EngineSettings, LlamaEngine};
 
 use crate::{
     Failure,
-    plan::{Plan, n_cores},
+    plan::{Plan, kv_type, n_cores},
     serve::cache_folder,
 };
 
@@ -46,10 +46,7 @@ fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
         n_threads: model.threads.unwrap_or_else(n_cores),
         n_gpu_layers: model.gpu_layers,
         devices: model.gpu_devices.clone(),
-        kv_type: match model.kv_type {
-            KvType::F16 => llambo_llama::KvType::F16,
-            KvType::Q8_0 => llambo_llama::KvType::Q8,
-        },
+        kv_type: kv_type(model),
         embeddings: model.embeddings,
         kv_memory_bytes: model.kv_memory_bytes,
         kv_disk_bytes: model.kv_disk_bytes,

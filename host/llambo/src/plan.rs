@@ -120,8 +120,7 @@ impl PlannedModel {
         let header = file.header();
         let n_context = model.context.unwrap_or_else(|| header.context_length());
         let f16 = header.kv_bytes_per_token() * u64::from(n_context) * u64::from(model.sequences);
-        // q8_0 keeps 32 values in 34 bytes
-        let kv_bytes = if model.kv_type == KvType::Q8_0 { f16 / 64 * 34 } else { f16 };
+        let kv_bytes = kv_type(model).bytes(f16);
         let (mut weight_bytes, mut kv_bytes) = (header.tensor_bytes(), kv_bytes);
         let mut gpu_bytes = on_gpu(header, weight_bytes + kv_bytes, model.gpu_layers);
         if let Some(header) = draft.as_ref().map(ModelFile::header) {
@@ -150,6 +149,14 @@ fn on_gpu(header: &GgufHeader, n_bytes: u64, n_layers: u32) -> u64 {
     // one more than there are: the output layer counts as well
     let all = header.model_number("block_count").unwrap_or(0) + 1;
     n_bytes / all * u64::from(n_layers).min(all)
+}
+
+/// How llama.cpp is to keep the KV cache.
+pub(crate) fn kv_type(model: &ModelConfig) -> llambo_llama::KvType {
+    match model.kv_type {
+        KvType::F16 => llambo_llama::KvType::F16,
+        KvType::Q8_0 => llambo_llama::KvType::Q8,
+    }
 }
 
 fn opened(source: &ModelSource) -> Result<ModelFile, CatalogError> {

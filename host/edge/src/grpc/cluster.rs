@@ -41,12 +41,8 @@ impl Cluster for Service {
             return Err(invalid_field("count", 0, "at least 1"));
         }
         let done = self.host.cluster.spawn(&node_type, count).await.map_err(|e| not_done(&e))?;
-        Ok(Response::new(v1::SpawnResponse {
-            spawned: n(done.nodes.len()),
-            nodes: done.nodes.iter().take(TOLD).map(NodeId::to_string).collect(),
-            spawn_p50_us: done.spawn_p50_us,
-            spawn_p99_us: done.spawn_p99_us,
-        }))
+        let (nodes, spawned) = told(done.nodes, |node| node.to_string());
+        Ok(Response::new(v1::SpawnResponse { nodes, spawned, spawn_p50_us: done.spawn_p50_us, spawn_p99_us: done.spawn_p99_us }))
     }
 
     async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ScaleResponse>, Status> {
@@ -75,8 +71,7 @@ impl Cluster for Service {
         let v1::HibernateRequest { nodes, r#type } = request.into_inner();
         let target = target(&nodes, &r#type, "hibernate")?;
         let done = self.host.cluster.hibernate(&target).await.map_err(|e| not_done(&e))?;
-        let n_refused = n(done.refused.len());
-        let refused = done.refused.into_iter().take(TOLD).map(refusal).collect();
+        let (refused, n_refused) = told(done.refused, refusal);
         Ok(Response::new(v1::HibernateResponse { hibernated: done.nodes, bytes: done.bytes, refused, n_refused }))
     }
 
@@ -87,19 +82,14 @@ impl Cluster for Service {
                 return Err(invalid("`adopt` is set together with `nodes` or `type`; adopt, or wake what is there"));
             }
             let done = self.host.cluster.adopt().await.map_err(|e| not_done(&e))?;
-            let told = |(name, message)| v1::Refusal { name, reason: "MISMATCH".to_owned(), message };
-            return Ok(Response::new(v1::WakeResponse {
-                n_adopted: n(done.nodes.len()),
-                adopted: done.nodes.iter().take(TOLD).map(NodeId::to_string).collect(),
-                n_refused: n(done.refused.len()),
-                refused: done.refused.into_iter().take(TOLD).map(told).collect(),
-                ..v1::WakeResponse::default()
-            }));
+            let mismatch = |(name, message)| v1::Refusal { name, reason: "MISMATCH".to_owned(), message };
+            let (adopted, n_adopted) = told(done.nodes, |node| node.to_string());
+            let (refused, n_refused) = told(done.refused, mismatch);
+            return Ok(Response::new(v1::WakeResponse { adopted, n_adopted, refused, n_refused, ..v1::WakeResponse::default() }));
         }
         let target = target(&nodes, &r#type, "wake")?;
         let done = self.host.cluster.wake(&target).await.map_err(|e| not_done(&e))?;
-        let n_refused = n(done.refused.len());
-        let refused = done.refused.into_iter().take(TOLD).map(refusal).collect();
+        let (refused, n_refused) = told(done.refused, refusal);
         Ok(Response::new(v1::WakeResponse {
             woken: done.nodes,
             bytes: done.bytes,
@@ -180,6 +170,12 @@ fn target(nodes: &[String], node_type: &str, verb: &str) -> Result<DrainTarget, 
         (false, true) => Ok(DrainTarget::Nodes(nodes.iter().map(NodeId::from).collect())),
         (true, false) => Ok(DrainTarget::Type(TypeName::from(node_type))),
     }
+}
+
+/// The first of them, as they are told, and how many there are.
+fn told<T, U>(all: Vec<T>, one: impl FnMut(T) -> U) -> (Vec<U>, u32) {
+    let n_all = n(all.len());
+    (all.into_iter().take(TOLD).map(one).collect(), n_all)
 }
 
 fn refusal((id, error): (NodeId, InferenceError)) -> v1::Refusal {

@@ -63,6 +63,6 @@ fn told(out: &mut impl Write, refused: &[Refusal], n_refused: u32) -> io::Result
     for refusal in refused {
         writeln!(out, "refused: {}: {}", output::for_terminal(&refusal.name), output::for_terminal(&refusal.message))?;
     }
-    let untold = n_refused as usize - refused.len().min(n_refused as usize);
+    let untold = (n_refused as usize).saturating_sub(refused.len());
     if untold > 0 { writeln!(out, "and {untold} more") } else { Ok(()) }
 }
