@@ -8,7 +8,7 @@ use std::{
 
 use futures::StreamExt;
 use llambo_inference::{
-    AnswerEvent, GenerateRequest, InferenceEngine, InferenceError, Models, Node, NodeState, Prompt, Sampling, Share,
+    AnswerEvent, GenerateRequest, InferenceEngine, InferenceError, Models, Node, NodeState, Priority, Prompt, Sampling, Share,
     fake::FakeEngine,
 };
 use llambo_isolate::{Isolate, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
@@ -53,6 +53,10 @@ pub fn ask(isolate: &Isolate, prompt: String) -> Result<String, InferenceError> 
         sampling: Sampling { max_tokens: Some(8), ..Sampling::default() },
         share: Share::default(),
         deadline: Some(Instant::now() + Duration::from_secs(10)),
+        routing: llambo_inference::Routing::default(),
+        priority: Priority::default(),
+        journal: None,
+        log: None,
     };
     let answer = RUNTIME.block_on(async {
         let mut events = isolate.generate(request).await?;

@@ -1,5 +1,7 @@
 //! What the suites share: a host as its users see it, a process with two ports.
 
+pub mod rehearsal;
+
 use std::{
     fs,
     io::{BufRead, BufReader},

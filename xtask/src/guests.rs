@@ -1,13 +1,16 @@
-//! `cargo xtask guests [--check]`: builds the Wasm guests of `guest/` and compares them with the checked-in ones.
+//! `cargo xtask guests [--check|--javascript]`: builds the Wasm guests and policies of `guest/` and compares them with the checked-in ones.
 //!
 //! Without `--check` it rewrites `guest/prebuilt/*.wasm`, their `SHA256SUMS` and `toolchain.txt`. With it nothing that is
 //! checked in changes: equal bytes are demanded where the tools are those of `toolchain.txt`, since another compiler or linker
 //! may give other bytes; where they are not, it says so. Either way the fresh guests lie in `guest/target/rebuilt/`
-//! afterwards, so that tests can run on them as well.
+//! afterwards, so that tests can run on them as well. With `--javascript` it builds the policy in JavaScript, which is too large to
+//! be checked in, with Node's `npm`.
 //!
 //! The compiler is the one of the `PATH` (or `RUSTC`) if it has a standard library for `wasm32-unknown-unknown`, as after
 //! `rustup target add`. Else, on Debian and its kin, Debian's own is unpacked into `guest/.toolchain`: nothing is installed
 //! and no root is needed. The linker `wasm-component-ld` comes with rustup's toolchains.
+
+mod debian;
 
 use std::{
     env,
@@ -22,6 +25,13 @@ const GUESTS: [&str; 8] =
     ["default-engine", "draft-and-refine", "best-of", "tree-search", "chooser", "branches", "hostile", "caller"];
 /// Programs of its crate `commands`, which become core modules.
 const COMMANDS: [&str; 4] = ["wasmedge", "wasi-nn", "pointers", "calls"];
+/// Crates that become policies, in a folder of that name.
+const POLICIES: [&str; 8] = [
+    "latency-aware", "shortest-queue", "tenant-budget", "complexity", "scale-to-load", "majority", "banned-words",
+    "hostile-policy",
+];
+/// Built by scripts of their own, with compilers that few have: here their checksums are kept, and no more.
+const OTHERS: [&str; 1] = ["policies/latency-aware-c.wasm"];
 const TARGET: &str = "wasm32-unknown-unknown";
 const COMMAND_TARGET: &str = "wasm32-wasip1";
 /// Not by the name `wasm-ld`: older compilers tell a linker of that name twice which one it is.
@@ -29,21 +39,6 @@ const COMMAND_LINKER: &str = "rust-lld";
 const LINKER: &str = "wasm-component-ld";
 /// As in `guest/.cargo/config.toml`, which cargo does not read once flags come from here.
 const STACK: &str = "-Clink-arg=-zstack-size=65536";
-
-/// The Debian release whose rustc is new enough for the guests, and what of it has to be unpacked: the compiler, both
-/// standard libraries, and every shared library it loads, so that it runs on any release.
-const SUITE: &str = "trixie";
-#[rustfmt::skip]
-const PACKAGES: [&str; 18] = [
-    "rustc", "libstd-rust-1.85", "libstd-rust-dev", "libstd-rust-dev-wasm32", "libllvm19", "libc6", "libstdc++6", "libgcc-s1",
-    "libz3-4", "libedit2", "libzstd1", "libtinfo6", "libffi8", "zlib1g", "libxml2", "liblzma5", "libbsd0", "libmd0",
-];
-/// Where Debian itself says to download from; tried after the mirrors that this system names.
-const DEBIAN: &str = "http://deb.debian.org/debian";
-const KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
-
-const INSTALL: &str = "install the targets with `rustup target add wasm32-unknown-unknown wasm32-wasip1`; without them, Debian and Ubuntu \
-    need `apt-get`, `dpkg-deb`, the package `debian-archive-keyring` and a Debian mirror within reach";
 
 /// What builds the guests.
 struct Toolchain {
@@ -59,12 +54,13 @@ struct Toolchain {
 /// # Errors
 /// A sentence that says what is missing, failed or differs, and what to do about it.
 pub(crate) fn run(args: &[String]) -> Result<(), String> {
+    let guest = guest_folder()?;
     let check_only = match args {
         [] => false,
         [flag] if flag == "--check" => true,
-        _ => return Err("usage: cargo xtask guests [--check]".into()),
+        [flag] if flag == "--javascript" => return javascript(&guest),
+        _ => return Err("usage: cargo xtask guests [--check|--javascript]".into()),
     };
-    let guest = guest_folder()?;
     let toolchain = Toolchain::find(&guest)?;
     let rebuilt = build(&guest, &toolchain)?;
     let prebuilt = guest.join("prebuilt");
@@ -92,7 +88,7 @@ impl Toolchain {
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths(folders.chain(env::split_paths(&path))).map_err(|e| format!("the PATH is broken: {e}"))?;
 
-        let rustc = if has_wasm_std(&sysroot) { own } else { debian_rustc(guest)? };
+        let rustc = if has_wasm_std(&sysroot) { own } else { debian::rustc(guest)? };
         let first_line = |program: &Path| {
             let text = output(Command::new(program).arg("--version").env("PATH", &path).current_dir(guest))?;
             Ok::<_, String>(text.lines().next().unwrap_or_default().trim().to_owned())
@@ -135,14 +131,20 @@ fn has_wasm_std(sysroot: &Path) -> bool {
 /// Builds every guest and copies it to `guest/target/rebuilt/`. Returns that folder.
 fn build(guest: &Path, toolchain: &Toolchain) -> Result<PathBuf, String> {
     let target = guest.join("target");
-    let components = GUESTS.iter().flat_map(|name| ["--package", name]);
+    let components = GUESTS.iter().chain(&POLICIES).flat_map(|name| ["--package", name]);
     cargo_build(guest, toolchain, TARGET, &components.collect::<Vec<_>>())?;
     cargo_build(guest, toolchain, COMMAND_TARGET, &["--package", "commands"])?;
     let rebuilt = target.join("rebuilt");
-    make_folder(&rebuilt)?;
+    make_folder(&rebuilt.join("policies"))?;
     let built = |kind: &str, name: &str| target.join(kind).join("release").join(format!("{name}.wasm"));
     for name in GUESTS {
         copy(&built(TARGET, &name.replace('-', "_")), &rebuilt.join(format!("{name}.wasm")))?;
+    }
+    for name in POLICIES {
+        copy(&built(TARGET, &name.replace('-', "_")), &rebuilt.join(format!("policies/{name}.wasm")))?;
+    }
+    for file in OTHERS {
+        copy(&guest.join("prebuilt").join(file), &rebuilt.join(file))?;
     }
     for name in COMMANDS {
         copy(&built(COMMAND_TARGET, name), &rebuilt.join(format!("{name}.wasm")))?;
@@ -180,19 +182,34 @@ fn cargo_build(guest: &Path, toolchain: &Toolchain, target: &str, what: &[&str])
     Ok(())
 }
 
-/// Every module, by the name it has in `prebuilt`.
-fn modules() -> impl Iterator<Item = &'static str> {
-    GUESTS.into_iter().chain(COMMANDS)
+/// Builds the policy in JavaScript into `guest/target/`. Its script says where.
+fn javascript(guest: &Path) -> Result<(), String> {
+    let folder = guest.join("policies/latency-aware-js");
+    for words in [&["install", "--no-fund", "--no-audit"][..], &["run", "build"]] {
+        let status = Command::new("npm").args(words).current_dir(&folder).status();
+        let status = status.map_err(|e| format!("`npm` cannot be started: {e}; it comes with Node, version 20 or newer"))?;
+        if !status.success() {
+            return Err(format!("`npm {}` failed in `{}`; its messages are above", words.join(" "), folder.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The files of all modules, as they lie in `prebuilt`.
+fn modules() -> Vec<String> {
+    let guests = GUESTS.iter().chain(&COMMANDS).map(|name| format!("{name}.wasm"));
+    let policies = POLICIES.iter().map(|name| format!("policies/{name}.wasm"));
+    guests.chain(policies).chain(OTHERS.map(str::to_owned)).collect()
 }
 
 fn rewrite(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), String> {
-    make_folder(prebuilt)?;
-    for name in modules() {
-        copy(&rebuilt.join(format!("{name}.wasm")), &prebuilt.join(format!("{name}.wasm")))?;
+    make_folder(&prebuilt.join("policies"))?;
+    for file in modules() {
+        copy(&rebuilt.join(&file), &prebuilt.join(&file))?;
     }
     write(&prebuilt.join("SHA256SUMS"), &checksums(prebuilt)?)?;
     write(&prebuilt.join("toolchain.txt"), &toolchain.versions)?;
-    eprintln!("wrote {} guests to `{}`", modules().count(), prebuilt.display());
+    eprintln!("wrote {} guests to `{}`", modules().len(), prebuilt.display());
     Ok(())
 }
 
@@ -201,14 +218,14 @@ fn check(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), S
         return Err("guest/prebuilt: the modules are not those of `SHA256SUMS`; run `cargo xtask guests`".into());
     }
     let differing: Vec<_> = modules()
-        .filter_map(|name| {
-            let file = format!("{name}.wasm");
+        .into_iter()
+        .filter_map(|file| {
             let same = read(&prebuilt.join(&file)).and_then(|old| Ok(old == read(&rebuilt.join(&file))?));
             same.map(|same| (!same).then_some(file)).transpose()
         })
         .collect::<Result<_, _>>()?;
     if differing.is_empty() {
-        eprintln!("guest/prebuilt: {} guests rebuilt, all byte for byte the same", modules().count());
+        eprintln!("guest/prebuilt: {} guests rebuilt, all byte for byte the same", modules().len());
         return Ok(());
     }
     let recorded = read_text(&prebuilt.join("toolchain.txt"))?;
@@ -229,112 +246,9 @@ fn check(prebuilt: &Path, rebuilt: &Path, toolchain: &Toolchain) -> Result<(), S
 
 /// `SHA256SUMS` of all guests, as `sha256sum` writes and checks it.
 fn checksums(folder: &Path) -> Result<String, String> {
-    let files: Vec<String> = modules().map(|name| format!("{name}.wasm")).collect();
+    let files = modules();
     output(Command::new("sha256sum").args(&files).current_dir(folder))
         .or_else(|_| output(Command::new("shasum").args(["-a", "256"]).args(&files).current_dir(folder)))
-}
-
-/// Debian's compiler in `guest/.toolchain`, unpacked there at the first call.
-fn debian_rustc(guest: &Path) -> Result<PathBuf, String> {
-    let home = guest.join(".toolchain");
-    let rustc = home.join("rustc");
-    if output(Command::new(&rustc).arg("-V")).is_ok() {
-        return Ok(rustc);
-    }
-    eprintln!(
-        "no {TARGET} in this Rust; unpacking Debian's compiler into `{}` (195 MB to download, 750 MB on disk)",
-        home.display()
-    );
-    // beside its final place until it is whole, so that an interrupted run leaves nothing that looks usable
-    let scratch = guest.join("target/toolchain.partial");
-    let unpacked = unpack_debian(&scratch).and_then(|root| {
-        let _ = fs::remove_dir_all(&home);
-        fs::rename(&root, &home).map_err(|e| format!("`{}` cannot be moved to `{}`: {e}", root.display(), home.display()))
-    });
-    let _ = fs::remove_dir_all(&scratch);
-    unpacked.map_err(|cause| format!("{cause}\nno Rust compiler for {TARGET}: {INSTALL}"))?;
-    Ok(rustc)
-}
-
-/// Downloads and unpacks [`PACKAGES`] below `scratch` and adds the script that starts the compiler. Returns the folder.
-fn unpack_debian(scratch: &Path) -> Result<PathBuf, String> {
-    let (libraries, loader) = match (env::consts::OS, env::consts::ARCH) {
-        ("linux", "x86_64") => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
-        ("linux", "aarch64") => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
-        (os, arch) => return Err(format!("Debian's compiler is of no use on {os} {arch}")),
-    };
-    let mut causes = Vec::new();
-    for mirror in mirrors() {
-        let _ = fs::remove_dir_all(scratch);
-        if let Err(cause) = download(scratch, &mirror) {
-            causes.push(cause);
-            continue;
-        }
-        let root = scratch.join("root");
-        make_folder(&root)?;
-        let debs = fs::read_dir(scratch.join("debs")).map_err(|e| format!("the downloads cannot be listed: {e}"))?;
-        for deb in debs.flatten() {
-            output(Command::new("dpkg-deb").arg("-x").arg(deb.path()).arg(&root))?;
-        }
-        let script = format!(
-            "#!/bin/sh\n# Debian's rustc with the libraries it was built for, whichever this system has.\n\
-             root=$(cd \"$(dirname \"$0\")\" && pwd)/usr\nlib=$root/lib/{libraries}\n\
-             exec \"$lib/{loader}\" --argv0 \"$root/bin/rustc\" --library-path \"$lib\" \"$root/bin/rustc\" \"$@\"\n"
-        );
-        let rustc = root.join("rustc");
-        write(&rustc, &script)?;
-        output(Command::new("chmod").arg("755").arg(&rustc))?;
-        output(Command::new(&rustc).arg("-V"))?;
-        return Ok(root);
-    }
-    Err(causes.join("\n"))
-}
-
-/// The Debian mirrors of this system's apt, then Debian's own address.
-fn mirrors() -> Vec<String> {
-    let targets =
-        output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(ORIGIN)", "Created-By: Packages"]));
-    let mut found: Vec<String> = Vec::new();
-    for line in targets.unwrap_or_default().lines() {
-        // the origin is known only where lists were fetched before; a mirror without the release is passed over in a moment
-        let (uri, origin) = line.split_once(' ').unwrap_or((line, ""));
-        let uri = uri.trim_end_matches('/').to_owned();
-        let perhaps_debian = origin == "Debian" || origin.is_empty() || origin.starts_with('$');
-        if perhaps_debian && !uri.contains("security") && !found.contains(&uri) {
-            found.push(uri);
-        }
-    }
-    if !found.iter().any(|uri| uri == DEBIAN) {
-        found.push(DEBIAN.into());
-    }
-    found
-}
-
-/// Fetches [`PACKAGES`] into `scratch/debs` with lists and state of their own, apart from the system's.
-fn download(scratch: &Path, mirror: &str) -> Result<(), String> {
-    for folder in ["lists/partial", "cache/archives/partial", "sources", "debs"] {
-        make_folder(&scratch.join(folder))?;
-    }
-    let signed = KEYRINGS.into_iter().find(|file| Path::new(file).is_file()).map(|file| format!("Signed-By: {file}\n"));
-    let source = format!("Types: deb\nURIs: {mirror}\nSuites: {SUITE}\nComponents: main\n{}", signed.unwrap_or_default());
-    write(&scratch.join("sources/debian.sources"), &source)?;
-    write(&scratch.join("status"), "")?;
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.current_dir(scratch.join("debs")).arg("-qq");
-        // as root too it may write there; no translations; a mirror out of reach is an error and not a warning
-        for option in ["APT::Sandbox::User=root", "Acquire::Languages=none", "APT::Update::Error-Mode=any"] {
-            command.args(["-o", option]);
-        }
-        let own =
-            ["Etc::sourcelist=none", "Etc::sourceparts=sources", "State::lists=lists", "State::status=status", "Cache=cache"];
-        for (key, path) in own.iter().filter_map(|dir| dir.split_once('=')) {
-            command.arg("-o").arg(format!("Dir::{key}={}", scratch.join(path).display()));
-        }
-        output(command.args(args)).map(drop).map_err(|e| format!("{SUITE} from {mirror}: {e}"))
-    };
-    apt(&["update"])?;
-    apt(&[&["download"], &PACKAGES[..]].concat())
 }
 
 /// Runs a command to its end; what it printed, or on failure a sentence with the last lines of its messages.

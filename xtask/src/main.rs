@@ -13,6 +13,7 @@ mod fuzz;
 mod guests;
 mod host;
 mod libclang;
+mod metrics;
 mod package;
 mod packages;
 mod scale;
@@ -90,9 +91,15 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "guests",
-        synopsis: "guests [--check]",
-        about: "rebuild the prebuilt guest modules, or compare them",
+        synopsis: "guests [--check|--javascript]",
+        about: "rebuild the prebuilt guest modules and policies, or compare them",
         run: run_guests,
+    },
+    Command {
+        name: "metrics",
+        synopsis: metrics::SYNOPSIS,
+        about: "write host/METRICS.md from what the program says of its metrics",
+        run: metrics::run,
     },
     Command {
         name: "train-builtin",

@@ -12,6 +12,8 @@ pub(crate) enum Package {
     Make,
     Cmake,
     Libclang,
+    Python,
+    Node,
 }
 
 /// A package manager we know how to ask.
@@ -49,6 +51,11 @@ impl Source {
             (Self::Dnf | Self::Zypper, Package::Libclang) => &["clang-devel"],
             (Self::Pacman, Package::Libclang) => &["clang"],
             (Self::Brew, Package::Libclang) => &["llvm"],
+            (Self::Apt, Package::Python) => &["python3-venv"],
+            (Self::Dnf | Self::Zypper, Package::Python) => &["python3"],
+            (Self::Pacman | Self::Brew, Package::Python) => &["python"],
+            (Self::Brew, Package::Node) => &["node"],
+            (_, Package::Node) => &["nodejs", "npm"],
             (_, Package::Make) => &["make"],
             (_, Package::Cmake) => &["cmake"],
         }
@@ -139,6 +146,8 @@ mod tests {
         assert_eq!(Source::Dnf.install(&packages).join(" "), "dnf install -y gcc gcc-c++ cmake clang-devel");
         assert_eq!(Source::Pacman.install(&packages).join(" "), "pacman -S --needed --noconfirm gcc cmake clang");
         assert_eq!(Source::Brew.install(&packages).join(" "), "brew install gcc cmake llvm");
+        let clients = Source::Apt.install(&[Package::Python, Package::Node]).join(" ");
+        assert_eq!(clients, "apt-get install -y --no-install-recommends python3-venv nodejs npm");
     }
 
     #[test]

@@ -35,6 +35,12 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// What the suite `clients` needs besides: OpenAI's clients are run by their own languages.
+const CLIENT_NEEDS: &[Need] = &[
+    Need { package: Package::Python, what: "`python3` with the module `venv`", is_there: has_python },
+    Need { package: Package::Node, what: "`node` and `npm`", is_there: has_node },
+];
+
 fn has_compilers() -> bool {
     [("CC", "cc"), ("CXX", "c++")].iter().all(|(variable, default)| {
         let named = env::var(variable).ok().filter(|text| !text.trim().is_empty());
@@ -55,8 +61,16 @@ fn has_libclang() -> bool {
     libclang::library().is_some_and(|library| libclang::has_headers(&library))
 }
 
-fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !(need.is_there)()).collect()
+fn has_python() -> bool {
+    step::output(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_some()
+}
+
+fn has_node() -> bool {
+    is_on_path("node") && is_on_path("npm")
+}
+
+fn missing(needs: &'static [Need]) -> Vec<&'static Need> {
+    needs.iter().filter(|need| !(need.is_there)()).collect()
 }
 
 /// `cargo xtask setup`.
@@ -73,12 +87,20 @@ pub(crate) fn command(words: &[String]) -> Result<(), Failure> {
 /// # Errors
 /// When something is missing and cannot be installed from here; the message says what to run.
 pub(crate) fn run() -> Result<(), Failure> {
-    install_missing()?;
+    install_missing(NEEDS)?;
     environment::save()
 }
 
-fn install_missing() -> Result<(), Failure> {
-    let needs = missing();
+/// Makes sure that other languages' clients can be tested.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn clients() -> Result<(), Failure> {
+    install_missing(CLIENT_NEEDS)
+}
+
+fn install_missing(all: &'static [Need]) -> Result<(), Failure> {
+    let needs = missing(all);
     if needs.is_empty() {
         return Ok(());
     }
@@ -103,7 +125,7 @@ fn install_missing() -> Result<(), Failure> {
     if let Err(Failure::Failed(why)) = step::run(&words.join(" "), &mut rights.command(&words)) {
         return Err(by_hand(&needs, Some(source), &why));
     }
-    match missing() {
+    match missing(all) {
         still if still.is_empty() => Ok(()),
         still => Err(by_hand(&still, Some(source), "installed, and still not found")),
     }
@@ -124,7 +146,7 @@ fn by_hand(needs: &[&Need], source: Option<Source>, why: &str) -> Failure {
     let set = set
         .map_or_else(String::new, |path| format!("\nLIBCLANG_PATH is `{path}`: unset it, or let it name the folder of libclang"));
     Failure::Failed(format!(
-        "the build needs more than is installed, and it could not be installed from here: {why}{missing}\n{how}{set}"
+        "more is needed than is installed, and it could not be installed from here: {why}{missing}\n{how}{set}"
     ))
 }
 

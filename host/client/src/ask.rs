@@ -50,6 +50,36 @@ impl Ask {
         self
     }
 
+    /// Has the host tell how the node was chosen: `route` of `Started` and of `InferResponse`.
+    pub fn explain(mut self) -> Self {
+        self.request.explain = true;
+        self
+    }
+
+    /// A note for policies; the same key again replaces it. At most 16, each key at most 64 and each value at most 256 bytes.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// The tier that should serve it, 0 to 2; nodes of other tiers do only when it has none free. Left out, any, or as a classifier decides.
+    pub fn tier(mut self, tier: u32) -> Self {
+        self.request.tier = Some(tier);
+        self
+    }
+
+    /// Asks so many nodes, 2 to 16, and makes one answer of theirs, which comes as one piece. 0 or 1: one node.
+    pub fn answers(mut self, n: u32) -> Self {
+        self.request.answers = n;
+        self
+    }
+
+    /// Lets it wait for all that somebody waits for; it gets a small share of what there is in any case.
+    pub fn batch(mut self) -> Self {
+        "batch".clone_into(&mut self.request.priority);
+        self
+    }
+
     /// How long the whole answer may take; after that it ends with `DEADLINE_EXCEEDED`, and the host stops decoding.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -95,5 +125,21 @@ impl Ask {
             request.set_timeout(timeout);
         }
         (request, self.timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_routing_is_in_the_request() {
+        let ask = Ask::text("x").explain().label("team", "a").label("team", "b").label("kind", "").tier(0).answers(3).batch();
+        let request = ask.into_parts().0.into_inner();
+        assert!(request.explain);
+        assert_eq!((request.labels.len(), request.labels["team"].as_str(), request.labels["kind"].as_str()), (2, "b", ""));
+        assert_eq!((request.tier, request.answers, request.priority.as_str()), (Some(0), 3, "batch"));
+        let plain = Ask::text("x").into_parts().0.into_inner();
+        assert_eq!((plain.explain, plain.labels.len(), plain.tier, plain.answers), (false, 0, None, 0));
     }
 }

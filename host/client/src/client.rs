@@ -2,13 +2,10 @@ use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, StreamExt};
 use llambo_proto::v1::{self, cluster_client::ClusterClient, inference_client::InferenceClient};
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{Ask, Error, Generation};
+use crate::{Ask, Credentials, Error, Generation, credentials::Transport};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,7 +20,7 @@ const PAGE: u32 = 10_000;
 /// A connection to a host. Clones share it; calls run side by side over one HTTP/2 connection.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channel: Transport,
     address: String,
 }
 
@@ -51,24 +48,42 @@ pub struct NodeFilter {
 pub type StatusStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Error>> + Send>>;
 
 impl Client {
-    /// Connects now.
+    /// Connects now, and shows nothing.
     ///
     /// # Errors
-    /// [`Error::Address`] for what is no `http://` address, [`Error::Unreachable`] when nothing answers within 5 seconds.
+    /// As [`Client::connect_with`].
     pub async fn connect(address: &str) -> Result<Self, Error> {
-        let channel = endpoint(address)?
+        Self::connect_with(address, &Credentials::default()).await
+    }
+
+    /// Connects now. The address begins with `https://` where the host encrypts.
+    ///
+    /// # Errors
+    /// [`Error::Address`] for what is no address, [`Error::Credentials`] for certificates that cannot be used,
+    /// [`Error::Unreachable`] when nothing answers within 5 seconds.
+    pub async fn connect_with(address: &str, credentials: &Credentials) -> Result<Self, Error> {
+        let channel = endpoint(address, credentials)?
             .connect()
             .await
             .map_err(|e| Error::Unreachable { address: address.to_owned(), why: crate::error::deepest(&e) })?;
-        Ok(Self { channel, address: address.to_owned() })
+        Ok(Self { channel: credentials.over(channel), address: address.to_owned() })
+    }
+
+    /// Connects with the first call, and again whenever the connection was lost; shows nothing. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Client::connect_lazily_with`].
+    pub fn connect_lazily(address: &str) -> Result<Self, Error> {
+        Self::connect_lazily_with(address, &Credentials::default())
     }
 
     /// Connects with the first call, and again whenever the connection was lost. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Address`] for what is no `http://` address.
-    pub fn connect_lazily(address: &str) -> Result<Self, Error> {
-        Ok(Self { channel: endpoint(address)?.connect_lazy(), address: address.to_owned() })
+    /// [`Error::Address`] for what is no address, [`Error::Credentials`] for certificates that cannot be used.
+    pub fn connect_lazily_with(address: &str, credentials: &Credentials) -> Result<Self, Error> {
+        let channel = endpoint(address, credentials)?.connect_lazy();
+        Ok(Self { channel: credentials.over(channel), address: address.to_owned() })
     }
 
     /// Where it is connected to, as given.
@@ -214,15 +229,15 @@ impl Client {
         self.done(self.cluster().drain(request).await)
     }
 
-    fn inference(&self) -> InferenceClient<Channel> {
+    fn inference(&self) -> InferenceClient<Transport> {
         InferenceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    fn cluster(&self) -> ClusterClient<Channel> {
+    fn cluster(&self) -> ClusterClient<Transport> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
-    pub(crate) fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Transport {
         self.channel.clone()
     }
 
@@ -235,15 +250,19 @@ impl Client {
     }
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, Error> {
+fn endpoint(address: &str, credentials: &Credentials) -> Result<Endpoint, Error> {
     let wrong = |why: &str| Error::Address { address: address.to_owned(), why: why.to_owned() };
-    let Some(rest) = address.strip_prefix("http://") else {
-        return Err(wrong("it does not start with `http://`"));
+    let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") else {
+        return Err(wrong("it does not start with `http://` or `https://`"));
     };
     if rest.trim_end_matches('/').is_empty() {
         return Err(wrong("it names no host"));
     }
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| wrong("it is no valid address"))?;
+    let mut endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| wrong("it is no valid address"))?;
+    if scheme == "https" {
+        let unfit = |e| Error::Credentials(format!("the certificates cannot be used: {}", crate::error::deepest(&e)));
+        endpoint = endpoint.tls_config(credentials.tls()).map_err(unfit)?;
+    }
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -259,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_address_is_refused_with_an_example() {
-        for bad in ["127.0.0.1:7400", "https://host", "http://", "http:///", "http://a b"] {
+        for bad in ["127.0.0.1:7400", "ftp://host", "https://", "http://", "http:///", "http://a b"] {
             let error = Client::connect_lazily(bad).unwrap_err();
             assert!(matches!(error, Error::Address { .. }), "{bad}: {error}");
             assert!(error.to_string().contains(bad) && error.to_string().contains("http://127.0.0.1:7400"), "{error}");

@@ -8,13 +8,16 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 #[non_exhaustive]
 pub enum Error {
     /// The address cannot be one of a host.
-    #[error("`{address}` is no address of a host: {why}; write it like `http://127.0.0.1:7400`")]
+    #[error("`{address}` is no address of a host: {why}; write it like `http://127.0.0.1:7400` or `https://host:7400`")]
     Address {
         /// What was given.
         address: String,
         /// What is wrong with it.
         why: String,
     },
+    /// A token or certificate that cannot be one.
+    #[error("{0}")]
+    Credentials(String),
     /// Nothing answered there.
     #[error("cannot reach a host at `{address}`: {why}; is `llambo serve` running?")]
     Unreachable {
@@ -50,6 +53,7 @@ impl Error {
     pub fn reason(&self) -> &str {
         match self {
             Self::Address { .. } => "INVALID_ADDRESS",
+            Self::Credentials(_) => "INVALID_CREDENTIALS",
             Self::Unreachable { .. } => "UNREACHABLE",
             Self::Lost { .. } => "CONNECTION_LOST",
             Self::Refused { reason, .. } => reason,
@@ -59,7 +63,7 @@ impl Error {
     /// gRPC's classification.
     pub fn code(&self) -> Code {
         match self {
-            Self::Address { .. } => Code::InvalidArgument,
+            Self::Address { .. } | Self::Credentials(_) => Code::InvalidArgument,
             Self::Unreachable { .. } | Self::Lost { .. } => Code::Unavailable,
             Self::Refused { code, .. } => *code,
         }

@@ -16,6 +16,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// One message of an answer. The first is `Started`, the last is `Finished`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one event is held at a time; boxing the first would burden everybody who matches")]
 pub enum Event {
     /// A node took the request.
     Started(v1::Started),

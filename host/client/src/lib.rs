@@ -22,20 +22,30 @@
 
 mod ask;
 mod client;
+mod credentials;
 mod error;
+mod faults;
 mod generation;
 mod modules;
+mod policies;
+mod sessions;
 
 pub use ask::Ask;
 pub use client::{Client, Health, NodeFilter, StatusStream};
+pub use credentials::Credentials;
 pub use error::Error;
 pub use generation::{Event, Generation};
 pub use llambo_proto::status::code_name;
 /// The messages that answers are made of, as in `llambo.proto`.
 pub use llambo_proto::v1::{
-    DrainResponse, EmbedResponse, Finished, GetBalancerResponse, HibernateResponse, InferResponse, LoadModuleResponse, Message,
-    Model, Module, Node, Piece, Refusal, RollBackModuleResponse, ScaleResponse, SetBalancerResponse, SpawnResponse, Started,
-    StatusResponse, Trial, UnloadModuleResponse, Usage, WakeResponse,
+    ActiveFault, DrainResponse, EmbedResponse, Fault, Finished, GetBalancerResponse, GetSessionResponse, HibernateResponse,
+    InferResponse, ListPoliciesResponse, LoadModuleResponse, LoadPolicyResponse, Message, Model, Module, Node, Piece, Policy,
+    PolicyRef, PromotePolicyResponse, Refusal, ReplayDifference, ReplayOutcome, ReplayRoutesResponse, ResumePolicyResponse,
+    RollBackModuleResponse, RollBackPolicyResponse, Route, RouteCandidate, RouteDecision, RouteEnd, RouteRecord, SamplingOptions,
+    ScaleResponse, Session, SessionUsage, SetBalancerResponse, SpawnResponse, Started, StatusResponse, Trial,
+    UnloadModuleResponse, UnloadPolicyResponse, Usage, WakeResponse, route_record,
 };
 pub use modules::NewModule;
+pub use policies::{NewPolicy, PolicyRole, ReplayWith, RouteStream};
+pub use sessions::{NewSession, Question};
 pub use tonic::Code;

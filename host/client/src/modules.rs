@@ -1,9 +1,8 @@
 //! Publishing guest modules.
 
 use llambo_proto::v1::{self, modules_client::ModulesClient};
-use tonic::transport::Channel;
 
-use crate::{Client, Error};
+use crate::{Client, Error, credentials::Transport};
 
 /// A guest module to be published.
 ///
@@ -74,7 +73,7 @@ impl Client {
         self.done(self.published().roll_back_module(request).await)
     }
 
-    fn published(&self) -> ModulesClient<Channel> {
+    fn published(&self) -> ModulesClient<Transport> {
         ModulesClient::new(self.channel())
     }
 }

@@ -80,6 +80,11 @@ impl<'a> Value<'a> {
         self.decoder.note(self.node.defined, &self.path, message);
     }
 
+    /// The same of a value that must not be repeated.
+    pub(crate) fn wrong_secret(&self, but: &str, advice: &str) {
+        self.decoder.note(self.node.defined, &self.path, format!("`{}` {but}; {advice}", self.path));
+    }
+
     /// Notes that the key itself, one the user chose, is wrong.
     pub(crate) fn wrong_key(&self, what: &str) {
         self.decoder.note(self.key_at, &self.path, format!("`{}` {what}", self.path));
@@ -210,7 +215,7 @@ impl<'a> Value<'a> {
     }
 
     /// The values of a list.
-    pub(crate) fn list(&self) -> Option<impl Iterator<Item = Value<'a>>> {
+    pub(crate) fn list(&self) -> Option<impl Iterator<Item = Value<'a>> + use<'a>> {
         let Kind::List(items) = self.filled()? else {
             self.wrong("must be a list", "begin each entry with `- `");
             return None;

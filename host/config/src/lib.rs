@@ -31,11 +31,14 @@ use std::{
 pub use self::{
     error::{ConfigError, ConfigErrors},
     schema::{
-        Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, ModuleSource,
-        Modules, Network, Queue, RequestBudget, Shutdown, Strategy, TenantConfig, TypeConfig,
+        Access, Balancing, Cache, Config, Exposure, FilePath, Hibernation, KvType, LogFormat, Logging, Metrics, ModelConfig,
+        ModelSource, ModuleSource, Modules, Network, OtlpProtocol, Permission, Policies, Queue, Quota, RequestBudget, Sessions,
+        Shutdown, Strategy, Tasks, TenantConfig, Tls, Tracing, TypeConfig,
     },
     sections::is_name,
 };
+
+use self::sections::Accepted;
 
 /// The shipped cluster-config.yaml: every key with its description, and 1,000 small isolates on the built-in model.
 pub const DEFAULT: &str = include_str!("../../../cluster-config.yaml");
@@ -52,11 +55,22 @@ impl Config {
     /// Everything that is wrong with the file, in the order in which it stands there; one error without a place when the
     /// file cannot be read or is larger than [`MAX_FILE_BYTES`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
-        let path = path.as_ref();
+        Self::load_as(path.as_ref(), Accepted::Nothing)
+    }
+
+    /// The same as if the file said `network.insecure: true`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_insecure(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
+        Self::load_as(path.as_ref(), Accepted::Insecure)
+    }
+
+    fn load_as(path: &Path, accepted: Accepted) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
         let bytes = read(path).map_err(|message| ConfigErrors::whole_file(&name, message))?;
         match String::from_utf8(bytes) {
-            Ok(text) => decode_text(&text, &name, folder_of(path)),
+            Ok(text) => decode_text(&text, &name, folder_of(path), accepted),
             Err(error) => Err(not_utf8(&name, error.as_bytes(), error.utf8_error().valid_up_to())),
         }
     }
@@ -68,7 +82,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, in the order in which it stands there.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigErrors> {
-        decode_text(text, file_name, folder_of(Path::new(file_name)))
+        decode_text(text, file_name, folder_of(Path::new(file_name)), Accepted::Nothing)
     }
 
     /// What [`DEFAULT`] says: how a host starts that was given no file.
@@ -77,10 +91,10 @@ impl Config {
     }
 }
 
-fn decode_text(text: &str, name: &str, folder: &Path) -> Result<Config, ConfigErrors> {
+fn decode_text(text: &str, name: &str, folder: &Path, accepted: Accepted) -> Result<Config, ConfigErrors> {
     let root = tree::parse(text, name)?;
     let decoder = decode::Decoder::new(name);
-    let config = sections::config(&root, &decoder, folder);
+    let config = sections::config(&root, &decoder, folder, accepted);
     decoder.finish()?;
     Ok(config.expect("a configuration without errors was decoded whole"))
 }

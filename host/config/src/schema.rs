@@ -1,6 +1,16 @@
 //! What a configuration says, as plain data: defaults filled in, sizes in bytes, paths resolved.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+mod loaded;
+mod network;
+mod routing;
+mod telemetry;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use loaded::{Hibernation, Modules, Policies, Sessions, Tasks};
+pub use network::{Access, Exposure, Network, Permission, Tls};
+pub use routing::{Balancing, Queue, Strategy};
+pub use telemetry::{Metrics, OtlpProtocol, Tracing};
 
 /// A whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,14 +19,22 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// At least one, in file order; names are unique.
     pub types: Vec<TypeConfig>,
-    /// Tenants with a weight of their own, in file order; names are unique.
+    /// Tenants with something of their own, in file order; names are unique.
     pub tenants: Vec<TenantConfig>,
     /// What clients may publish.
     pub modules: Modules,
+    /// Modules that decide in the host's place.
+    pub policies: Policies,
+    /// Requests that are answered later.
+    pub tasks: Tasks,
+    /// Conversations that are kept for clients.
+    pub sessions: Sessions,
     /// Where isolates are put aside.
     pub hibernation: Hibernation,
     /// How nodes are chosen.
     pub balancing: Balancing,
+    /// Whether trouble may be made on purpose.
+    pub allow_faults: bool,
     /// What waits when all nodes are busy.
     pub queue: Queue,
     /// Where requests come in.
@@ -25,6 +43,10 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What it writes about itself.
     pub logging: Logging,
+    /// What it counts and measures.
+    pub metrics: Metrics,
+    /// Traces of requests.
+    pub tracing: Tracing,
     /// What it keeps on disk.
     pub cache: Cache,
 }
@@ -38,6 +60,33 @@ pub struct TenantConfig {
     pub weight: f64,
     /// What each of its requests may use, whichever type serves it.
     pub budget: RequestBudget,
+    /// What all of its requests together may use.
+    pub quota: Quota,
+    /// SHA-256 of each of its tokens.
+    pub tokens: Vec<[u8; 32]>,
+    /// A file with more of them, read again when it changes.
+    pub tokens_file: Option<FilePath>,
+    /// Names in client certificates that are its own.
+    pub certificates: Vec<String>,
+    /// What it may do.
+    pub may: Vec<Permission>,
+    /// Names of models that it may ask, also published ones; `None`: all.
+    pub models: Option<Vec<String>>,
+    /// Names of types that may serve it, also published ones; `None`: all.
+    pub types: Option<Vec<String>>,
+}
+
+/// What all requests of a tenant together may use; `None`: as much as there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests that begin within a minute.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens of prompts and answers within a minute.
+    pub tokens_per_minute: Option<u32>,
+    /// Requests served at a time.
+    pub max_in_flight: Option<u32>,
+    /// Requests that wait at a time.
+    pub max_waiting: Option<u32>,
 }
 
 /// What one request may use.
@@ -130,6 +179,10 @@ pub struct TypeConfig {
     pub weight: f64,
     /// Capability class for routing, 0 to 2; higher is stronger.
     pub tier: u8,
+    /// Notes for policies, in order of their keys.
+    pub labels: Vec<(String, String)>,
+    /// The fewest and the most isolates that a scaler policy may leave it; `None`: it scales others only.
+    pub scale: Option<(u32, u32)>,
     /// Whose isolates these are: `default`, or one of [`Config::tenants`].
     pub tenant: String,
     /// CPU time the guest may use for one request.
@@ -146,32 +199,6 @@ pub struct TypeConfig {
     pub table_elements: u32,
     /// Wasm stack in bytes.
     pub stack_bytes: u64,
-}
-
-/// Guest modules that clients publish while the host runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Modules {
-    /// Whether it may be done at all.
-    pub publish: bool,
-    /// Names of types whose limits they may take; the first one when nobody says which.
-    pub types: Vec<String>,
-    /// Isolates of each, unless told otherwise.
-    pub count: u32,
-    /// Size of one.
-    pub max_bytes: u64,
-    /// Names at once.
-    pub max_names: u32,
-    /// Earlier versions kept of each.
-    pub versions: u32,
-    /// Where they are kept, to be there again after a restart; `None`: nowhere.
-    pub folder: Option<FilePath>,
-}
-
-/// Where isolates are put aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hibernation {
-    /// A folder of this host alone; `None`: nothing is put aside.
-    pub folder: Option<FilePath>,
 }
 
 /// The guest module of a node type.
@@ -191,59 +218,6 @@ pub struct FilePath {
     /// The same, counted from the file's folder when it is relative. Relative itself when the file was named by a relative
     /// path.
     pub resolved: PathBuf,
-}
-
-/// How a node is chosen for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balancing {
-    /// The strategy at the start; it can be switched later.
-    pub strategy: Strategy,
-    /// Nodes tried for one request before it fails, at least 1. Only requests of which nothing was sent yet are tried again.
-    pub attempts: u32,
-}
-
-/// Built-in balancing strategies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Strategy {
-    /// Each in turn.
-    RoundRobin,
-    /// The smallest share of its capacity in use.
-    #[default]
-    LeastLoaded,
-    /// The fewest requests in flight.
-    LeastConnections,
-    /// Any, evenly.
-    Random,
-    /// Any, in proportion to the weights of the types.
-    WeightedRandom,
-    /// The less loaded of two taken at random.
-    PowerOfTwo,
-}
-
-/// Requests that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queue {
-    /// Requests that wait for a node at most; beyond that they are refused. 0: nothing waits.
-    pub max_waiting: u32,
-    /// Requests served at once by the whole host at most.
-    pub max_in_flight: u32,
-    /// How long one waits before it is refused.
-    pub max_wait: Duration,
-}
-
-/// Where requests come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// gRPC listens here. Port 0 takes any free port.
-    pub grpc: SocketAddr,
-    /// HTTP listens here. Port 0 takes any free port.
-    pub http: SocketAddr,
-    /// Bytes of one request at most.
-    pub max_request_bytes: u64,
-    /// How long a client may take nothing of its answer before the request is given up.
-    pub client_stall_timeout: Duration,
-    /// Whether addresses that other machines reach were accepted.
-    pub insecure: bool,
 }
 
 /// How the host ends.
@@ -311,6 +285,15 @@ impl Config {
     }
 }
 
+// === impl TenantConfig ===
+
+impl TenantConfig {
+    /// Whether it can be told from others: by a token or a certificate.
+    pub fn is_known(&self) -> bool {
+        !self.tokens.is_empty() || self.tokens_file.is_some() || !self.certificates.is_empty()
+    }
+}
+
 // === impl TypeConfig ===
 
 impl TypeConfig {
@@ -343,6 +326,8 @@ macro_rules! named {
     };
 }
 
+pub(crate) use named;
+
 named!(KvType { F16 => "f16", Q8_0 => "q8_0" });
 named!(LogFormat { Text => "text", Json => "json" });
 named!(Strategy {
@@ -352,6 +337,8 @@ named!(Strategy {
     Random => "random",
     WeightedRandom => "weighted-random",
     PowerOfTwo => "power-of-two",
+    CognitiveAffinity => "cognitive-affinity",
+    CacheAware => "cache-aware",
 });
 
 impl fmt::Display for ModelSource {

@@ -1,20 +1,21 @@
 //! The keys of cluster-config.yaml with their defaults and ranges, section by section.
 
 mod modules;
+mod network;
+mod policies;
+mod sessions;
+mod tasks;
+mod telemetry;
+mod tenants;
 mod types;
 
 pub use types::is_name;
 
-use std::{
-    collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use crate::{
-    Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, Network, Queue,
-    Shutdown, Strategy,
+    Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, Queue, Shutdown,
+    Strategy,
     decode::{Decoder, Map, Value, meant},
     spelling::listed,
     tree::Node,
@@ -26,30 +27,37 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("", ROOT),
     ("models", MODEL),
     ("types", types::TYPE),
-    ("tenants", types::TENANT),
+    ("tenants", tenants::TENANT),
     ("modules", modules::MODULES),
+    ("policies", policies::POLICIES),
+    ("tasks", tasks::TASKS),
+    ("sessions", sessions::SESSIONS),
     ("hibernation", HIBERNATION),
     ("gpu", GPU),
     ("balancing", BALANCING),
+    ("faults", FAULTS),
     ("queue", QUEUE),
-    ("network", NETWORK),
+    ("network", network::NETWORK),
+    ("network", network::TLS),
     ("shutdown", SHUTDOWN),
     ("logging", LOGGING),
+    ("metrics", telemetry::METRICS),
+    ("tracing", telemetry::TRACING),
     ("cache", CACHE),
 ];
 
 const ROOT: &[&str] = &[
-    "models", "gpu", "types", "tenants", "modules", "hibernation", "balancing", "queue", "network", "shutdown", "logging",
-    "cache",
+    "models", "gpu", "types", "tenants", "modules", "policies", "tasks", "sessions", "hibernation", "balancing", "faults",
+    "queue", "network", "shutdown", "logging", "metrics", "tracing", "cache",
 ];
 const MODEL: &[&str] = &[
     "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "draft", "draft-tokens", "kv-type",
     "kv-memory", "kv-disk", "embeddings",
 ];
 const GPU: &[&str] = &["layers", "devices"];
-const BALANCING: &[&str] = &["strategy", "attempts"];
+const BALANCING: &[&str] = &["strategy", "attempts", "stall-timeout"];
+const FAULTS: &[&str] = &["allow"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
-const NETWORK: &[&str] = &["grpc", "http", "max-request-size", "client-stall-timeout", "insecure"];
 const SHUTDOWN: &[&str] = &["drain"];
 const LOGGING: &[&str] = &["format", "level"];
 const HIBERNATION: &[&str] = &["folder"];
@@ -63,13 +71,20 @@ const GB: u64 = 1 << 30;
 const DAY: Duration = Duration::from_hours(24);
 const MS: Duration = Duration::from_millis(1);
 
+/// Whether addresses that other machines reach were accepted before the file was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Nothing,
+    Insecure,
+}
+
 /// Decodes everything. `None` only when errors were noted.
-pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Option<Config> {
+pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path, accepted: Accepted) -> Option<Config> {
     let root = decoder.root(root).map(ROOT)?;
     let gpu = root.section("gpu", GPU);
     let gpu = Gpu::read(&gpu, "layers", "devices");
     let models = models(&root, &gpu, folder);
-    let tenants = types::tenants(&root);
+    let tenants = tenants::tenants(&root, folder);
     let types = types::types(&root, &models, tenants.as_deref(), folder);
     let (balancing, queue) = (root.section("balancing", BALANCING), root.section("queue", QUEUE));
     let hibernation = root.section("hibernation", HIBERNATION);
@@ -77,21 +92,28 @@ pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path) -> Optio
     Some(Config {
         models: models.configs,
         modules: modules::modules(&root, &types, folder),
+        policies: policies::policies(&root, folder),
+        tasks: tasks::tasks(&root, folder),
+        sessions: sessions::sessions(&root, folder),
         types,
         hibernation: Hibernation { folder: hibernation.get("folder").and_then(|value| file_path(&value, value.text()?, folder)) },
-        tenants: tenants.unwrap_or_default(),
         balancing: Balancing {
             strategy: balancing.choice("strategy", Strategy::NAMES).unwrap_or_default(),
             attempts: balancing.whole("attempts", 1..=10).unwrap_or(3),
+            stall_timeout: balancing.duration("stall-timeout", 10 * MS..=DAY),
         },
+        allow_faults: root.section("faults", FAULTS).switch("allow").unwrap_or(false),
         queue: Queue {
             max_waiting: queue.whole("max-waiting", 0..=1_000_000).unwrap_or(4096),
             max_in_flight: queue.whole("max-in-flight", 1..=100_000).unwrap_or(512),
             max_wait: queue.duration("max-wait", MS..=DAY).unwrap_or(Duration::from_secs(30)),
         },
-        network: network(&root),
+        network: network::network(&root, tenants.as_deref(), folder, accepted),
+        tenants: tenants.unwrap_or_default(),
         shutdown: Shutdown { drain: shutdown.duration("drain", Duration::ZERO..=DAY).unwrap_or(Duration::from_secs(10)) },
         logging: logging(&root),
+        metrics: telemetry::metrics(&root),
+        tracing: telemetry::tracing(&root, folder),
         cache: Cache {
             modules: cache.get("modules").and_then(|value| file_path(&value, value.text()?, folder)),
             kv: cache.get("kv").and_then(|value| file_path(&value, value.text()?, folder)),
@@ -207,48 +229,6 @@ fn model(map: &Map<'_>, name: Option<&str>, host: &Gpu, folder: &Path) -> Option
         kv_memory_bytes,
         kv_disk_bytes,
     })
-}
-
-fn network(root: &Map<'_>) -> Network {
-    let map = root.section("network", NETWORK);
-    // A value that is neither true nor false is one mistake, not a second one at each address.
-    let insecure = map.get("insecure").is_some_and(|value| value.switch().unwrap_or(true));
-    let defaults = [7400, 7480].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    let [grpc, http] = [("grpc", defaults[0]), ("http", defaults[1])].map(|(key, default)| address(&map, key, default, insecure));
-    if let (Some(grpc), Some(http)) = (grpc, http)
-        && grpc.port() == http.port()
-        && grpc.port() != 0
-        && (grpc.ip() == http.ip() || grpc.ip().is_unspecified() || http.ip().is_unspecified())
-    {
-        let (value, other) = match map.get("http") {
-            Some(value) => (Some(value), "grpc"),
-            None => (map.get("grpc"), "http"),
-        };
-        value.inspect(|value| value.wrong(format_args!("`network.{other}` has that port too"), "give it another port"));
-    }
-    Network {
-        grpc: grpc.unwrap_or(defaults[0]),
-        http: http.unwrap_or(defaults[1]),
-        max_request_bytes: map.size("max-request-size", KB..=64 * MB).unwrap_or(4 * MB),
-        client_stall_timeout: map.duration("client-stall-timeout", MS..=DAY).unwrap_or(Duration::from_mins(1)),
-        insecure,
-    }
-}
-
-/// `None` when it was wrong.
-fn address(map: &Map<'_>, key: &'static str, default: SocketAddr, insecure: bool) -> Option<SocketAddr> {
-    let Some(value) = map.get(key) else { return Some(default) };
-    let Ok(address) = value.text()?.parse::<SocketAddr>() else {
-        value.wrong("must be an IP address and a port", format_args!("write it like `{default}` or `[::1]:{}`", default.port()));
-        return None;
-    };
-    if !insecure && !address.ip().to_canonical().is_loopback() {
-        value.wrong(
-            "other machines could then use this host, which has no authentication yet",
-            format_args!("use `{default}`, or accept that with `network.insecure: true`"),
-        );
-    }
-    Some(address)
 }
 
 fn logging(root: &Map<'_>) -> Logging {

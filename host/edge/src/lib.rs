@@ -2,31 +2,42 @@
 //!
 //! The edge reads requests, fills in what they leave out, gives them to the orchestrator's one door, and writes answers
 //! and errors in the form that `llambo.proto` promises. It knows no nodes and holds no queue: what it cannot pass on at
-//! once it refuses. A client that goes away drops its stream, and with it everything behind it.
+//! once it refuses. `access` knows who asks and what they may, `listen` what a connection may take up. A client that goes away drops its stream, and with it everything behind it.
 //!
 //! ```text
 //!  bind ──► serve ──► (Drain, or the program's own signal: health NOT_SERVING, answers go on) ──► shutdown ──► closed
 //! ```
 
+mod access;
+mod answer;
+mod caller;
+mod door;
 mod grpc;
 mod http;
+mod listen;
 mod memory;
 mod meter;
 mod modules;
+mod pump;
 mod serve;
+mod sessions;
+mod trace;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use llambo_inference::{ModelName, Models};
 use llambo_orchestrator::Cluster;
-use metrics_exporter_prometheus::PrometheusHandle;
+use llambo_sessions::Sessions;
+use llambo_strategy::PolicyDesk;
+use llambo_tasks::Tasks;
 
-pub use meter::describe_metrics;
+pub use access::{AccessSettings, Permission, TenantAccess, TokenHash, TokensError, read_tokens};
+pub use listen::{Limits, TlsError, TlsSettings, check_tls};
 pub use modules::{LoadedModule, ModuleError, Modules, NewModule, NoModules, PublishedModule, TrialReport};
 pub use serve::{Bound, EdgeError};
 
 /// Where the edge listens and what it lets in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Address for gRPC; port 0 takes any free one.
     pub grpc: SocketAddr,
@@ -36,14 +47,41 @@ pub struct Settings {
     pub max_request_bytes: usize,
     /// Bytes of a module that is published at most.
     pub max_module_bytes: usize,
+    /// Bytes of a policy at most.
+    pub max_policy_bytes: usize,
     /// Calls that one connection may have open at a time; a client's further calls wait on its side.
     pub max_streams_per_connection: u32,
     /// How long a client may take nothing of its answer before its node is given to others.
     pub client_stall_timeout: Duration,
+    /// Who is let in, and what connections may take up.
+    pub security: Security,
+    /// The share of requests that are traced though their clients say nothing of traces, 0 to 1; `None`: nothing is traced.
+    pub trace_sample: Option<f64>,
+}
+
+/// Who is let in, and what connections may take up. The default lets everybody in, unencrypted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Security {
+    /// Who may send requests.
+    pub access: AccessSettings,
+    /// Encryption of both ports.
+    pub tls: Option<TlsSettings>,
+    /// What connections may take up.
+    pub limits: Limits,
+}
+
+/// Describes the edge's metrics to the recorder; call once, after it is installed.
+pub fn describe_metrics() {
+    meter::describe_metrics();
+    listen::describe_metrics();
+    access::describe_metrics();
 }
 
 /// What runs when something outside happens. Called from the edge's own tasks: must not block.
 pub type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// Writes a page that somebody asked for.
+pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the edge is a door to.
 #[derive(Clone)]
@@ -54,12 +92,16 @@ pub struct Host {
     pub models: Models,
     /// What clients published.
     pub modules: Arc<dyn Modules>,
+    /// Who decides in the place of what is built in.
+    pub policies: Arc<dyn PolicyDesk>,
+    /// Requests that are answered later.
+    pub tasks: Tasks,
+    /// Conversations that are kept for clients.
+    pub sessions: Sessions,
     /// The model of requests that name none.
     pub default_model: ModelName,
-    /// Where `/metrics` comes from.
-    pub metrics: PrometheusHandle,
-    /// Called before metrics are rendered, to bring gauges up to date.
-    pub refresh_gauges: Hook,
+    /// Writes the page of metrics, up to date. Called from the edge's own tasks: must not block.
+    pub metrics: Page,
     /// Called when a client drains the whole host, after the cluster began to refuse new requests. The program then waits
     /// for what is under way and ends; the edge serves until it does.
     pub on_drain: Hook,

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -15,11 +16,11 @@ use tonic::{
 };
 use tower_layer::Layer;
 
-const REQUESTS: &str = "llambo_edge_requests_total";
-const IN_FLIGHT: &str = "llambo_edge_in_flight_streams";
+pub(crate) const REQUESTS: &str = "llambo_edge_requests_total";
+pub(crate) const IN_FLIGHT: &str = "llambo_edge_in_flight_streams";
 
 /// Every method there is: anything else a caller names is counted as `other`, so that labels stay few.
-const METHODS: [&str; 22] = [
+const METHODS: [&str; 40] = [
     "llambo.v1.Inference/Generate",
     "llambo.v1.Inference/Infer",
     "llambo.v1.Inference/Embed",
@@ -38,32 +39,63 @@ const METHODS: [&str; 22] = [
     "llambo.v1.Modules/ListModules",
     "llambo.v1.Modules/UnloadModule",
     "llambo.v1.Modules/RollBackModule",
+    "llambo.v1.Policies/LoadPolicy",
+    "llambo.v1.Policies/ListPolicies",
+    "llambo.v1.Policies/PromotePolicy",
+    "llambo.v1.Policies/RollBackPolicy",
+    "llambo.v1.Policies/UnloadPolicy",
+    "llambo.v1.Policies/ResumePolicy",
+    "llambo.v1.Policies/RecordRoutes",
+    "llambo.v1.Policies/ReplayRoutes",
+    "llambo.v1.Faults/InjectFault",
+    "llambo.v1.Faults/ListFaults",
+    "llambo.v1.Faults/ClearFaults",
+    "llambo.v1.Sessions/CreateSession",
+    "llambo.v1.Sessions/Ask",
+    "llambo.v1.Sessions/AppendMessages",
+    "llambo.v1.Sessions/ForkSession",
+    "llambo.v1.Sessions/GetSession",
+    "llambo.v1.Sessions/ListSessions",
+    "llambo.v1.Sessions/DeleteSession",
     "grpc.health.v1.Health/Check",
     "grpc.health.v1.Health/Watch",
     "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// Describes the edge's metrics to the recorder; call once, after it is installed.
-pub fn describe_metrics() {
-    metrics::describe_counter!(REQUESTS, "gRPC calls that ended, by method and status code");
-    metrics::describe_gauge!(IN_FLIGHT, "gRPC calls that are open");
+/// Describes them to the recorder.
+pub(crate) fn describe_metrics() {
+    metrics::describe_counter!(REQUESTS, "gRPC calls and HTTP requests that ended, by method and code");
+    metrics::describe_gauge!(IN_FLIGHT, "gRPC calls and HTTP requests that are open");
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(crate) struct MeterLayer {
-    pub(crate) max_request_bytes: usize,
+    max_request_bytes: usize,
+    counts: Arc<Counts>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Meter<S> {
     inner: S,
-    max_request_bytes: usize,
+    layer: MeterLayer,
 }
+
+/// What is counted, found in the recorder once and not for each call.
+struct Counts {
+    in_flight: metrics::Gauge,
+    /// `[METHODS.len() + 1][CODES]`, the last row for other methods. One appears when it first counts, as in any registry.
+    ended: Vec<OnceLock<metrics::Counter>>,
+}
+
+/// gRPC's status codes.
+const CODES: usize = 17;
 
 /// One call. Counted as it is dropped; CANCELLED unless it came to an end before.
 struct Call {
-    method: &'static str,
+    counts: Arc<Counts>,
+    /// Index in [`METHODS`], or its length.
+    method: usize,
     code: Code,
 }
 
@@ -73,13 +105,39 @@ struct Metered {
     call: Call,
 }
 
+// === impl Counts ===
+
+impl Counts {
+    fn new() -> Self {
+        let ended = (0..(METHODS.len() + 1) * CODES).map(|_| OnceLock::new()).collect();
+        Self { in_flight: metrics::gauge!(IN_FLIGHT), ended }
+    }
+
+    fn ended(&self, method: usize, code: Code) {
+        let Some(counter) = self.ended.get(method * CODES + code as usize) else { return };
+        let found = || metrics::counter!(REQUESTS, "method" => name_of(method), "code" => code_name(code));
+        counter.get_or_init(found).increment(1);
+    }
+}
+
+fn name_of(method: usize) -> &'static str {
+    METHODS.get(method).copied().unwrap_or("other")
+}
+
 // === impl MeterLayer ===
+
+impl MeterLayer {
+    /// Call it once the recorder is installed.
+    pub(crate) fn new(max_request_bytes: usize) -> Self {
+        Self { max_request_bytes, counts: Arc::new(Counts::new()) }
+    }
+}
 
 impl<S> Layer<S> for MeterLayer {
     type Service = Meter<S>;
 
     fn layer(&self, inner: S) -> Meter<S> {
-        Meter { inner, max_request_bytes: self.max_request_bytes }
+        Meter { inner, layer: self.clone() }
     }
 }
 
@@ -99,9 +157,9 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let mut call = Call::new(request.uri().path());
+        let mut call = Call::new(&self.layer.counts, request.uri().path());
         let answer = self.inner.call(request);
-        let limit = self.max_request_bytes;
+        let limit = self.layer.max_request_bytes;
         Box::pin(async move {
             let response = answer.await?;
             // a status among the headers means that no message and no trailers follow
@@ -110,7 +168,7 @@ where
             };
             // our own services never say OUT_OF_RANGE: it is what the transport says of a message above its limit
             if status.code() == Code::OutOfRange && status.details().is_empty() {
-                let refusal = too_large(limit);
+                let refusal = too_large(name_of(call.method), limit);
                 call.ended(refusal.code());
                 return Ok(refusal.into_http());
             }
@@ -120,22 +178,29 @@ where
     }
 }
 
-fn too_large(limit: usize) -> Status {
-    Failure::new(
-        "INVALID_REQUEST",
-        format!("the request has more than {limit} bytes; shorten it, or raise `network.max-request-size`"),
-    )
-    .with("max_request_bytes", limit)
-    .into_status()
+/// Modules have limits of their own, far above that of other requests.
+fn too_large(method: &str, limit: usize) -> Status {
+    let module = match method {
+        "llambo.v1.Modules/LoadModule" => Some("modules.max-size"),
+        "llambo.v1.Policies/LoadPolicy" | "llambo.v1.Policies/ReplayRoutes" => Some("policies.max-size"),
+        _ => None,
+    };
+    if let Some(key) = module {
+        let what = format!("the module is larger than `{key}` of the configuration permits");
+        return Failure::new("INVALID_REQUEST", what).into_status();
+    }
+    let what = format!("the request has more than {limit} bytes; shorten it, or raise `network.max-request-size`");
+    Failure::new("INVALID_REQUEST", what).with("max_request_bytes", limit).into_status()
 }
 
 // === impl Call ===
 
 impl Call {
-    fn new(path: &str) -> Self {
+    fn new(counts: &Arc<Counts>, path: &str) -> Self {
         let path = path.strip_prefix('/').unwrap_or(path);
-        metrics::gauge!(IN_FLIGHT).increment(1.0);
-        Self { method: METHODS.into_iter().find(|method| *method == path).unwrap_or("other"), code: Code::Cancelled }
+        counts.in_flight.increment(1.0);
+        let method = METHODS.iter().position(|method| *method == path).unwrap_or(METHODS.len());
+        Self { counts: Arc::clone(counts), method, code: Code::Cancelled }
     }
 
     fn ended(&mut self, code: Code) {
@@ -145,8 +210,8 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        metrics::gauge!(IN_FLIGHT).decrement(1.0);
-        metrics::counter!(REQUESTS, "method" => self.method, "code" => code_name(self.code)).increment(1);
+        self.counts.in_flight.decrement(1.0);
+        self.counts.ended(self.method, self.code);
     }
 }
 

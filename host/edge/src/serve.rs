@@ -2,16 +2,26 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::extract::DefaultBodyLimit;
 use futures::FutureExt;
 use llambo_orchestrator::Cluster;
 use tokio::{
     net::TcpListener,
-    sync::watch,
+    sync::{Semaphore, watch},
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval, timeout},
 };
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
-use crate::{Host, Settings, grpc, http, meter::MeterLayer};
+use crate::{
+    Host, Settings, TlsError, TokensError,
+    access::{Access, AccessLayer, Protocol, refused_grpc, refused_http},
+    door::Door,
+    grpc, http,
+    listen::{self, Incoming, MAX_PENDING_RESETS, Reload},
+    meter::MeterLayer,
+    trace::TraceLayer,
+};
 
 /// A client that answers no ping within `PING_TIMEOUT` is gone, and its requests with it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -38,6 +48,12 @@ pub enum EdgeError {
         #[source]
         source: io::Error,
     },
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// A server that ran failed.
     #[error("the {protocol} server failed: {source}")]
     Serve {
@@ -50,27 +66,42 @@ pub enum EdgeError {
 }
 
 /// Both ports, taken but not yet served: connections wait. Dropping it gives them back.
-#[derive(Debug)]
 pub struct Bound {
     grpc: TcpListener,
     http: TcpListener,
     grpc_addr: SocketAddr,
     http_addr: SocketAddr,
+    access: Arc<Access>,
+    reload: Reload,
     settings: Settings,
 }
 
 /// Told once to every stream that would otherwise never end.
 pub(crate) type Closing = watch::Receiver<bool>;
 
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("grpc", &self.grpc_addr).field("http", &self.http_addr).finish_non_exhaustive()
+    }
+}
+
 impl Bound {
-    /// Takes both ports. Worth doing first of all at start: it fails fast when another host runs.
+    /// Takes both ports, and reads certificates and tokens. Worth doing first of all at start: it fails fast when another host runs.
     ///
     /// # Errors
-    /// [`EdgeError::Bind`].
+    /// [`EdgeError::Bind`], [`EdgeError::Tls`], [`EdgeError::Tokens`].
     pub async fn new(settings: Settings) -> Result<Self, EdgeError> {
         let (grpc, grpc_addr) = listen("gRPC", "network.grpc", settings.grpc).await?;
         let (http, http_addr) = listen("HTTP", "network.http", settings.http).await?;
-        Ok(Self { grpc, http, grpc_addr, http_addr, settings })
+        let security = settings.security.clone();
+        let (access, reload) = spawn_blocking(move || {
+            let access = Arc::new(Access::new(security.access)?);
+            let reload = Reload::new(Arc::clone(&access), security.tls)?;
+            Ok::<_, EdgeError>((access, reload))
+        })
+        .await
+        .map_err(|e| EdgeError::Serve { protocol: "gRPC", source: e.into() })??;
+        Ok(Self { grpc, http, grpc_addr, http_addr, access, reload, settings })
     }
 
     /// Where gRPC listens, with the port that was taken for port 0.
@@ -93,20 +124,37 @@ impl Bound {
         let (close, closing) = watch::channel(false);
         let (serving, is_serving) = watch::channel(!host.cluster.is_draining());
 
-        let routes = grpc::routes(&host, &closing, is_serving, &self.settings);
-        let incoming = TcpIncoming::from(self.grpc).with_nodelay(Some(true));
+        let door = Door {
+            host: Arc::clone(&host),
+            closing: closing.clone(),
+            patience: self.settings.client_stall_timeout,
+            max_request_bytes: self.settings.max_request_bytes,
+        };
+        let routes = grpc::routes(&door, is_serving, &self.settings);
+        let limits = self.settings.security.limits;
+        let places = Arc::new(Semaphore::new((limits.max_connections as usize).min(Semaphore::MAX_PERMITS)));
+        let incoming =
+            |listener, protocol| Incoming::new(listener, protocol, self.reload.certified(), limits, Arc::clone(&places));
+        let (grpc_incoming, http_incoming) = (incoming(self.grpc, Protocol::Grpc), incoming(self.http, Protocol::Http));
+        let (max_request_bytes, trace_sample) = (self.settings.max_request_bytes, self.settings.trace_sample);
+        let access = Arc::clone(&self.access);
         let grpc = Server::builder()
             .http2_keepalive_interval(Some(PING_INTERVAL))
             .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .http2_max_header_list_size(limits.max_header_bytes)
+            .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
             .max_concurrent_streams(self.settings.max_streams_per_connection)
-            .layer(MeterLayer { max_request_bytes: self.settings.max_request_bytes })
+            .layer(TraceLayer { sample: trace_sample })
+            .layer(MeterLayer::new(max_request_bytes))
+            .layer(AccessLayer { access: Arc::clone(&access), protocol: Protocol::Grpc, refuse: refused_grpc })
             .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, closed(closing.clone()))
+            .serve_with_incoming_shutdown(grpc_incoming.stream(), closed(closing.clone()))
             .map(|end| end.map_err(|e| EdgeError::Serve { protocol: "gRPC", source: e.into() }));
-        let http = axum::serve(self.http, http::router(Arc::clone(&host)))
-            .with_graceful_shutdown(closed(closing))
-            .into_future()
-            .map(|end| end.map_err(|e| EdgeError::Serve { protocol: "HTTP", source: e.into() }));
+        let over_http = http::router(&door)
+            .layer(DefaultBodyLimit::max(max_request_bytes))
+            .layer(AccessLayer { access, protocol: Protocol::Http, refuse: refused_http })
+            .layer(TraceLayer { sample: trace_sample });
+        let http = listen::serve_http(http_incoming, over_http, closed(closing)).map(Ok::<_, EdgeError>);
         let servers = async { tokio::try_join!(grpc, http) };
         tokio::pin!(servers);
 
@@ -114,6 +162,7 @@ impl Bound {
             end = &mut servers => return end.map(|_| ()),
             () = shutdown => {}
             () = follow_drain(&host.cluster, &serving) => {}
+            () = self.reload.run() => {}
         }
         close.send_replace(true);
         if let Ok(end) = timeout(CLOSE_GRACE, servers).await {

@@ -2,7 +2,7 @@ use std::pin::Pin;
 
 use futures::Stream;
 
-use crate::{InferenceError, NodeId};
+use crate::InferenceError;
 
 /// What a generation says, in order. Exactly one `Finished` ends it, or exactly one error; nothing follows either.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,11 +67,3 @@ impl std::ops::AddAssign for Usage {
 
 /// The events of one generation. Dropping it cancels the generation and all behind it.
 pub type AnswerStream = Pin<Box<dyn Stream<Item = Result<AnswerEvent, InferenceError>> + Send>>;
-
-/// A stream of events and who serves it.
-pub struct Answer {
-    /// The node that was chosen.
-    pub node: NodeId,
-    /// What it says.
-    pub events: AnswerStream,
-}

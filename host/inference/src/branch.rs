@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{InferenceError, Instant, RequestId, Sampling, Share};
@@ -29,7 +29,7 @@ pub struct ExtendRequest {
 }
 
 /// Which tokens may be chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Mask {
     /// These and no others.
     Only(Vec<TokenId>),
@@ -42,16 +42,19 @@ pub enum Mask {
 #[derive(Clone, Debug, Default)]
 pub struct TokenLog {
     tokens: Arc<Mutex<Vec<Logged>>>,
-    wants_logprobs: bool,
+    /// How many of the likeliest tokens it is told beside each; `None`: not even how likely that one was.
+    n_top: Option<usize>,
 }
 
 /// A token as it was chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Logged {
     /// Which.
     pub token: TokenId,
     /// Natural logarithm of its probability before any sampling option; 0 where the log does not want to know.
     pub logprob: f32,
+    /// The likeliest tokens in its place and the natural logarithms of their probabilities, likeliest first; as many as the log wants.
+    pub top: Box<[(TokenId, f32)]>,
 }
 
 /// How likely a model finds a text that is there already.
@@ -99,24 +102,45 @@ pub type MeasureFuture = Pin<Box<dyn Future<Output = Result<Measured, InferenceE
 // === impl TokenLog ===
 
 impl TokenLog {
-    /// One that is told how likely each token was, which takes time.
-    pub fn with_logprobs() -> Self {
-        Self { wants_logprobs: true, ..Self::default() }
+    /// One that is told how likely each token was, and the `n_top` likeliest beside it. Both take time.
+    pub fn with_logprobs(n_top: usize) -> Self {
+        Self { n_top: Some(n_top), ..Self::default() }
     }
 
-    /// Whether it is told how likely each token was.
-    pub fn wants_logprobs(&self) -> bool {
-        self.wants_logprobs
+    /// How many of the likeliest tokens it is told beside each; `None`: not even how likely that one was.
+    pub fn n_top(&self) -> Option<usize> {
+        self.n_top
     }
 
     /// Writes one more down.
-    pub fn push(&self, token: TokenId, logprob: f32) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).push(Logged { token, logprob });
+    pub fn push(&self, logged: Logged) {
+        self.lock().push(logged);
     }
 
     /// Those from place `start` on, at most `n`.
     pub fn from(&self, start: usize, n: usize) -> Vec<Logged> {
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.iter().skip(start).take(n).copied().collect()
+        self.lock().iter().skip(start).take(n).cloned().collect()
+    }
+
+    /// Tokens written down so far.
+    pub fn n_tokens(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// A log that holds the same now, and goes its own way from here on.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self { tokens: Arc::new(Mutex::new(self.lock().clone())), n_top: self.n_top }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Logged>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Logged {
+    /// One of which nothing more is to be known.
+    pub fn bare(token: TokenId) -> Self {
+        Self { token, logprob: 0.0, top: Box::default() }
     }
 }

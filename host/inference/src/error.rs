@@ -30,6 +30,9 @@ pub enum InferenceError {
         /// What could have been asked for.
         loaded: Vec<ModelName>,
     },
+    /// Whoever asks may not have it.
+    #[error("{0}")]
+    NotPermitted(String),
     /// Nothing was generated; another node, or the same one later, can serve it.
     #[error("`{what}` is full: {in_flight} of {capacity} in flight")]
     Full {
@@ -107,9 +110,11 @@ impl InferenceError {
     /// Whose doing it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::InvalidRequest(_) | Self::InvalidOption(_) | Self::PromptTooLong { .. } | Self::UnknownModel { .. } => {
-                Fault::Client
-            }
+            Self::InvalidRequest(_)
+            | Self::InvalidOption(_)
+            | Self::PromptTooLong { .. }
+            | Self::UnknownModel { .. }
+            | Self::NotPermitted(_) => Fault::Client,
             Self::Full { .. } | Self::Stopped(_) | Self::Guest { .. } | Self::Backend(_) => Fault::Node,
             Self::DeadlineExceeded { .. } | Self::Cancelled | Self::Stalled { .. } => Fault::Ended,
         }
@@ -127,6 +132,7 @@ impl InferenceError {
             Self::InvalidOption(_) => "INVALID_OPTION",
             Self::PromptTooLong { .. } => "PROMPT_TOO_LONG",
             Self::UnknownModel { .. } => "UNKNOWN_MODEL",
+            Self::NotPermitted(_) => "NOT_PERMITTED",
             Self::Full { .. } => "FULL",
             Self::Stopped(_) => "STOPPED",
             Self::DeadlineExceeded { .. } => "DEADLINE_EXCEEDED",

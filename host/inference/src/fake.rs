@@ -9,8 +9,8 @@ use futures::{StreamExt, stream};
 
 use crate::{
     AnswerEvent, AnswerStream, Distribution, EmbedFuture, Embedding, EngineLoad, ExtendRequest, FinishReason, Finished,
-    GenerateRequest, InferenceEngine, InferenceError, MeasureFuture, MeasureRequest, Measured, ModelInfo, Prompt, Sampling,
-    TokenId, TokenLog, Usage,
+    GenerateRequest, InferenceEngine, InferenceError, Logged, MeasureFuture, MeasureRequest, Measured, ModelInfo, Prompt,
+    Sampling, TokenId, TokenLog, Usage,
 };
 
 /// Tokens a [`FakeEngine`] generates when a request names no limit.
@@ -62,10 +62,12 @@ impl FakeEngine {
         let running = Running(Arc::clone(&self.running));
         let generated = Arc::clone(&self.generated);
         let n = sampling.max_tokens.unwrap_or(DEFAULT_TOKENS);
+        let n_logged = log.as_ref().map_or(0, |log| u32::try_from(log.n_tokens()).unwrap_or(u32::MAX));
         let pieces = stream::iter(1..=n).map(move |i| {
             generated.fetch_add(1, Ordering::Relaxed);
-            if let Some(log) = &log {
-                log.push(i, -256f32.ln());
+            if let Some(log) = log.as_ref().filter(|_| i > n_logged) {
+                let top = (0..256).take(log.n_top().unwrap_or(0)).map(|token| (token, -256f32.ln())).collect();
+                log.push(Logged { token: i, logprob: -256f32.ln(), top });
             }
             let text = if i == 1 { format!("word{i}") } else { format!(" word{i}") };
             Ok(AnswerEvent::Piece { text, n_tokens: 1 })
@@ -83,7 +85,7 @@ impl FakeEngine {
 
 impl InferenceEngine for FakeEngine {
     fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
-        self.answer(u32::try_from(request.prompt.n_bytes()).unwrap_or(u32::MAX), &request.sampling, None)
+        self.answer(u32::try_from(request.prompt.n_bytes()).unwrap_or(u32::MAX), &request.sampling, request.log)
     }
 
     fn tokens(&self, prompt: &Prompt) -> Result<Vec<TokenId>, InferenceError> {

@@ -1,6 +1,6 @@
 use std::{future::Future, pin::Pin};
 
-use crate::{AnswerStream, GenerateRequest, InferenceError, ModelName, NodeId, TypeName};
+use crate::{AnswerStream, GenerateRequest, InferenceError, ModelName, NodeId, TenantName, TypeName};
 
 /// A place that serves generations: an isolate of this host or a remote host.
 pub trait Node: Send + Sync + 'static {
@@ -60,6 +60,30 @@ pub struct NodeView {
     pub replaced: u64,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
+    /// What it is to those who choose.
+    pub traits: NodeTraits,
+}
+
+/// What distinguishes a node's kind from others, for strategies and policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTraits {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// Capability class, higher is stronger; 0 to 2.
+    pub tier: u8,
+    /// Notes for policies.
+    pub labels: Labels,
+    /// Whether what it computes of a prompt is there for all nodes of its model that say so too: isolates of one host share an engine.
+    pub shares_cache: bool,
+}
+
+/// Keys and values.
+pub type Labels = std::sync::Arc<[(String, String)]>;
+
+impl Default for NodeTraits {
+    fn default() -> Self {
+        Self { tenant: "default".into(), tier: 0, labels: Labels::default(), shares_cache: false }
+    }
 }
 
 /// Where a node is in its life.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role, shortened};
+use llambo_inference::{FinishReason, Finished, GenerateRequest, InferenceError, Message, Prompt, Role, TenantName, shortened};
 use wasmtime::{Store, Trap, component};
 
 use crate::{
@@ -51,6 +51,8 @@ pub(crate) struct Component {
     /// The store's stack, whose memory is given back while no call is on it.
     parked: Option<Parked>,
     share: Arc<CpuShare>,
+    /// Whose request it was at last.
+    tenant: Option<TenantName>,
 }
 
 /// How a guest's request ended.
@@ -92,6 +94,14 @@ impl Guest {
             component.put_on(node_type, image).await?;
         }
         Ok(guest)
+    }
+
+    /// Whether it knows nothing but what this tenant may know.
+    pub(crate) fn may_serve(&self, tenant: &TenantName) -> bool {
+        match self {
+            Self::Component(component) => component.tenant.as_ref().is_none_or(|served| served == tenant),
+            Self::Command { .. } => true,
+        }
     }
 
     /// Linear memory in bytes.
@@ -147,7 +157,7 @@ impl Component {
         };
         let started = OnStack::new(instantiate, &mut parked);
         match Metered::new(started, meter).await {
-            Ok((instance, doors)) => Ok(Self { store, instance, doors, parked, share: Arc::clone(&berth.share) }),
+            Ok((instance, doors)) => Ok(Self { store, instance, doors, parked, share: Arc::clone(&berth.share), tenant: None }),
             Err(error) => Err(why(&error, &node_type.limits)),
         }
     }
@@ -181,6 +191,7 @@ impl Component {
         let mut access = Access { store: &mut self.store, instance: &doors.0, doors: &doors.1 };
         OnStack::new(access.put(&image), &mut self.parked).await?;
         self.store.set_hostcall_fuel(node_type.limits.call_bytes());
+        self.tenant = Some(node_type.settings().tenant.clone());
         for Named { name, model, tokens, kept, .. } in image.branches {
             if let Some(kept) = kept {
                 let imported = match node_type.engine(model.as_ref()) {
@@ -203,6 +214,7 @@ impl Component {
         node_type.slice(&mut self.store, Arc::clone(&meter));
         let asked = asked(&request);
         let deadline = request.deadline;
+        self.tenant = Some(request.share.tenant.clone());
         self.store.data_mut().call = Some(Box::new(Call::new(request, voice)));
         let call = OnStack::new(self.instance.call_handle(&mut self.store, &asked), &mut self.parked);
         let returned = meter.run(call, deadline).await;

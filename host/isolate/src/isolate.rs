@@ -15,7 +15,8 @@ use std::{
 
 use futures::FutureExt;
 use llambo_inference::{
-    AnswerStream, GenerateFuture, GenerateRequest, InferenceError, MoveFuture, Node, NodeId, NodeView, Share,
+    AnswerStream, GenerateFuture, GenerateRequest, InferenceError, MoveFuture, Node, NodeId, NodeTraits, NodeView, Share,
+    TenantName,
 };
 use tokio::{sync::mpsc, task};
 
@@ -115,8 +116,8 @@ impl Isolate {
         }
     }
 
-    /// Takes the guest, or a fresh one.
-    async fn occupy(self: Arc<Self>) -> Result<Occupied, InferenceError> {
+    /// Takes the guest, or a fresh one where it knows what another tenant said.
+    async fn occupy(self: Arc<Self>, tenant: &TenantName) -> Result<Occupied, InferenceError> {
         let taken = self.take(|life| life.begin(Instant::now()));
         let (mut occupied, pause) = taken.map_err(|refusal| self.refused(refusal))?;
         if !pause.is_zero() {
@@ -125,6 +126,7 @@ impl Isolate {
         if occupied.file.is_some() {
             occupied.wake().await?;
         }
+        occupied.guest.take_if(|guest| !guest.may_serve(tenant));
         if occupied.guest.is_none() {
             match Guest::start(&self.node_type, &occupied.berth).await {
                 Ok(guest) => occupied.guest = Some(Box::new(guest)),
@@ -216,6 +218,13 @@ impl Node for Isolate {
             served: self.served.load(Ordering::Relaxed),
             replaced: self.replaced.load(Ordering::Relaxed),
             memory_bytes: self.memory_bytes.load(Ordering::Relaxed),
+            traits: NodeTraits {
+                tenant: settings.tenant.clone(),
+                tier: settings.tier,
+                labels: Arc::clone(&settings.labels),
+                // all isolates of a host ask the same engines
+                shares_cache: true,
+            },
         }
     }
 
@@ -226,9 +235,15 @@ impl Node for Isolate {
             let isolate = Some(self.id.clone());
             let own = self.node_type.limits.time.map(|time| Instant::now() + time);
             request.deadline = [request.deadline, own].into_iter().flatten().min();
-            request.share = Share { tenant: tenant.clone(), tenant_weight: *tenant_weight, isolate, weight: *weight };
+            // isolates of nobody in particular work for whoever asks
+            let (tenant, tenant_weight) = if *tenant == Share::default().tenant {
+                (request.share.tenant, request.share.tenant_weight)
+            } else {
+                (tenant.clone(), *tenant_weight)
+            };
+            request.share = Share { tenant, tenant_weight, priority: request.priority, isolate, weight: *weight };
             let me = self.me.upgrade().ok_or_else(|| self.gone())?;
-            let occupied = Arc::clone(&me).occupy().await?;
+            let occupied = Arc::clone(&me).occupy(&request.share.tenant).await?;
             let (sender, pieces) = mpsc::channel(CHANNEL_PIECES);
             let (turn, is_heavy) = (occupied.turn, Arc::<AtomicBool>::default());
             let serving = Serving::Here(serve(occupied, request, sender, Arc::clone(&is_heavy)).boxed());
@@ -284,8 +299,9 @@ impl Occupied {
             return Err(HibernateError::Unfit("this host has no folder for it; set `hibernation.folder`".into()));
         };
         let image = match self.guest.as_mut() {
-            Some(guest) => guest.image(node_type).await?,
-            None => None,
+            // what others than its type's tenant said is not written down
+            Some(guest) if guest.may_serve(&node_type.settings().tenant) => guest.image(node_type).await?,
+            _ => None,
         };
         let origin = node_type.origin(id);
         let file = dormitory.place_for(id.as_str());

@@ -19,6 +19,7 @@ mod guest;
 mod health;
 mod hibernate;
 mod isolate;
+mod journal;
 mod lane;
 mod lifecycle;
 mod limits;

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use llambo_inference::{InferenceEngine, InferenceError, ModelName, Models, NodeId, TenantName, TypeName};
+use llambo_inference::{InferenceEngine, InferenceError, Labels, ModelName, Models, NodeId, TenantName, TypeName};
 use wasmtime::Store;
 
 use crate::{
@@ -36,6 +36,12 @@ pub struct Sandbox {
 /// How isolates of one type are made.
 #[derive(Clone, Debug)]
 pub struct TypeSettings {
+    /// Capability class, 0 to 2; higher is stronger.
+    pub tier: u8,
+    /// Notes for policies.
+    pub labels: Labels,
+    /// The fewest and the most isolates that a scaler may leave; `None`: it is not scaled.
+    pub bounds: Option<(u32, u32)>,
     /// The type's name.
     pub name: TypeName,
     /// The start of its isolates' ids; no two types of a host may have the same.
@@ -105,6 +111,9 @@ impl TypeSettings {
     /// Isolates of the default tenant that ask one model, within the default limits. A command is told the model's name and what it is asked.
     pub fn new(name: &str, model: &str) -> Self {
         Self {
+            tier: 0,
+            labels: Labels::default(),
+            bounds: None,
             name: name.into(),
             id_stem: name.to_owned(),
             model: model.into(),

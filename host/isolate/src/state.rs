@@ -6,7 +6,9 @@ use std::{
     time::Instant,
 };
 
-use llambo_inference::{FinishReason, GenerateRequest, InferenceError, ModelName, Models, RequestId, Sampling, Share, Usage};
+use llambo_inference::{
+    FinishReason, GenerateRequest, InferenceError, Journal, ModelName, Models, RequestId, Sampling, Share, TraceContext, Usage,
+};
 use wasmtime::{
     Result,
     component::{Resource, ResourceTable},
@@ -16,6 +18,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::{
     bindings::llambo::guest::{output, types},
     branch::Branch,
+    journal::Place,
     limits::{Budget, Exhausted, Limits},
     nn::{ExecutionContext, Graph, MAX_SESSIONS, NnError, Session, Tensor},
     output::Voice,
@@ -48,10 +51,14 @@ pub(crate) struct Call {
     /// What the client asked for.
     pub(crate) sampling: Sampling,
     pub(crate) deadline: Option<Instant>,
+    /// The trace that it is part of.
+    pub(crate) trace: Option<TraceContext>,
     pub(crate) voice: Voice,
     /// Generations under way, by the handle of the execution context or the branch that they belong to.
     pub(crate) sessions: HashMap<u32, Session>,
     pub(crate) usage: Usage,
+    journal: Option<Journal>,
+    n_generations: usize,
     /// Tokens generated so far, whoever they were for.
     pub(crate) n_tokens: u32,
     /// How the last generation ended.
@@ -91,20 +98,29 @@ impl Held for Tensor {
 
 impl Call {
     pub(crate) fn new(request: GenerateRequest, voice: Voice) -> Self {
-        let GenerateRequest { id, model, share, deadline, sampling, .. } = request;
+        let GenerateRequest { id, model, share, deadline, sampling, routing, journal, .. } = request;
         Self {
             id,
             model,
             share,
             sampling,
             deadline,
+            trace: routing.trace,
             voice,
             sessions: HashMap::new(),
             usage: Usage::default(),
+            journal,
+            n_generations: 0,
             n_tokens: 0,
             finish_reason: FinishReason::Stop,
             last_error: None,
         }
+    }
+
+    /// Where the next generation is written down.
+    pub(crate) fn next_place(&mut self) -> Place {
+        self.n_generations += 1;
+        Place::new(self.journal.clone(), self.n_generations - 1)
     }
 
     /// Whether one more generation may be started.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use llambo_inference::{AnswerEvent, GenerateRequest, InferenceError, Node, Prompt, Sampling, Share, shortened};
+use llambo_inference::{AnswerEvent, GenerateRequest, InferenceError, Node, Priority, Prompt, Sampling, Share, shortened};
 
 use crate::{NodeType, SandboxError};
 
@@ -47,6 +47,10 @@ impl NodeType {
             sampling: Sampling { max_tokens: Some(TRIAL_TOKENS), seed: Some(0), ..Sampling::default() },
             share: Share::default(),
             deadline: Some(began + timeout),
+            routing: llambo_inference::Routing::default(),
+            priority: Priority::default(),
+            journal: None,
+            log: None,
         };
         let (mut text, mut output_tokens, mut gave_up) = (String::new(), 0, None);
         let answer = async {

@@ -64,6 +64,18 @@ pub(crate) use elsewhere::{Cores, stay_on_the_last};
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Cores, stay_on_the_last};
 
+/// More threads than this are not quicker at choosing 256 tokens.
+const MOST_CHOOSERS: usize = 8;
+
+/// This thread and others for choosing tokens: as many as compute, since these sleep meanwhile.
+pub(crate) fn choosers(n_threads: i32) -> Option<rayon::ThreadPool> {
+    let n = usize::try_from(n_threads).ok().filter(|n| *n > 1)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n.min(MOST_CHOOSERS)).thread_name(|i| format!("llambo-choose-{i}"));
+    let pool = pool.use_current_thread();
+    // without them it is slower, and nothing else
+    pool.build().ok()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;

@@ -15,14 +15,14 @@ use std::{
 use futures::StreamExt;
 use llambo_catalog::ModelFile;
 use llambo_inference::{
-    AnswerStream, EmbedFuture, EngineLoad, ExportFuture, ExtendRequest, GenerateRequest, ImportFuture, InferenceEngine,
-    InferenceError, Instant, KeptState, Mask, MeasureFuture, MeasureRequest, ModelInfo, ModelName, Prompt, Sampling,
-    SamplingError, TenantName, TokenId, TokenLog,
+    AnswerStream, EmbedFuture, EngineLoad, ExportFuture, ExtendRequest, GenerateRequest, Generation, ImportFuture,
+    InferenceEngine, InferenceError, Instant, KeptState, Mask, MeasureFuture, MeasureRequest, ModelInfo, ModelName, Prompt,
+    Sampling, SamplingError, TenantName, TokenHooks, TokenId, TokenLog,
 };
 use tokio::sync::oneshot;
 
 use crate::{
-    cores::stay_on_the_last,
+    cores::{choosers, stay_on_the_last},
     draft::{Drafter, Guesser},
     embed::{Embedder, MAX_EMBED_TOKENS},
     error::LlamaError,
@@ -38,17 +38,15 @@ use crate::{
     sampler::{Sampler, TokenSet},
     sequence::{Beginning, Sequence, Task},
     step::pace::MOST_TOKENS,
-    stream::{self, EventReader},
+    stream,
     worker::{Command, Tools, Worker},
 };
-
-/// More threads than this are not quicker at choosing 256 tokens.
-const MOST_CHOOSERS: usize = 8;
 
 /// A loaded model and the thread that decodes for it. When it and the last stream from it are dropped, the thread ends and
 /// the weights are freed.
 pub struct LlamaEngine {
     handle: Arc<Handle>,
+    pub(crate) hooks: Option<Arc<dyn TokenHooks>>,
 }
 
 /// What streams keep alive.
@@ -141,7 +139,8 @@ impl LlamaEngine {
         );
         let waker = thread.thread().clone();
         let thread = Mutex::new(Some(thread));
-        Ok(Self { handle: Arc::new(Handle { model, commands, board, capacity, thread, waker }) })
+        let handle = Arc::new(Handle { model, commands, board, capacity, thread, waker });
+        Ok(Self { handle, hooks: None })
     }
 
     fn send(&self, command: Command) -> Result<(), InferenceError> {
@@ -154,10 +153,14 @@ impl LlamaEngine {
     }
 
     /// Hands a sequence to the thread, if there is room for one more.
-    fn enter(&self, beginning: Beginning) -> Result<EventReader, InferenceError> {
+    fn enter(&self, beginning: Beginning) -> Result<AnswerStream, InferenceError> {
         check_deadline(beginning.deadline)?;
         let (sender, reader) = stream::channel(Arc::clone(&self.handle));
-        let sequence = Box::new(Sequence::new(beginning, sender));
+        let mut sequence = Box::new(Sequence::new(beginning, sender));
+        sequence.replay(&self.handle.model, Instant::now())?;
+        if sequence.ended {
+            return Ok(futures::stream::iter(sequence.into_said().map(Ok)).boxed());
+        }
         let board = &self.handle.board;
         let admitted = board.n_in_flight.fetch_update(AcqRel, Acquire, |n| (n < self.handle.capacity).then_some(n + 1));
         admitted.map_err(|_| self.full())?;
@@ -165,7 +168,7 @@ impl LlamaEngine {
             board.n_in_flight.fetch_sub(1, Relaxed);
             return Err(error);
         }
-        Ok(reader)
+        Ok(Box::pin(reader))
     }
 
     /// What is to be done with `tokens`, checked against the model.
@@ -251,23 +254,21 @@ fn published(tokens: &[Token]) -> Vec<TokenId> {
     tokens.iter().filter_map(|token| TokenId::try_from(*token).ok()).collect()
 }
 
-/// This thread and others for choosing tokens: as many as compute, since these sleep meanwhile.
-fn choosers(n_threads: i32) -> Option<rayon::ThreadPool> {
-    let n = usize::try_from(n_threads).ok().filter(|n| *n > 1)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n.min(MOST_CHOOSERS)).thread_name(|i| format!("llambo-choose-{i}"));
-    let pool = pool.use_current_thread();
-    // without them it is slower, and nothing else
-    pool.build().ok()
-}
-
 impl InferenceEngine for LlamaEngine {
     fn submit(&self, request: GenerateRequest) -> Result<AnswerStream, InferenceError> {
         // a late request is not even read
         check_deadline(request.deadline)?;
         let tokens = self.handle.model.tokens(&request.prompt)?;
-        let task = self.generation(&tokens, request.sampling, None, None)?;
-        let GenerateRequest { id, share, deadline, .. } = request;
-        Ok(Box::pin(self.enter(Beginning { id, share, deadline, tokens, task })?))
+        let GenerateRequest { id, share, deadline, sampling, prompt, log, routing, .. } = request;
+        let generation = Generation {
+            n_prompt_bytes: prompt.n_bytes(),
+            n_messages: prompt.n_messages(),
+            ..Generation::of_tokens(&id, self.handle.name(), &share, &sampling, deadline)
+        };
+        let task = self.generation(&tokens, sampling, None, log)?;
+        let hook = self.hook(&generation);
+        let trace = routing.trace;
+        self.enter(Beginning { id, share, deadline, tokens, task, hook, trace })
     }
 
     fn tokens(&self, prompt: &Prompt) -> Result<Vec<TokenId>, InferenceError> {
@@ -285,9 +286,11 @@ impl InferenceEngine for LlamaEngine {
 
     fn extend(&self, request: ExtendRequest) -> Result<AnswerStream, InferenceError> {
         let tokens = self.checked(&request.tokens, 1)?;
-        let task = self.generation(&tokens, request.sampling, request.mask, Some(request.log))?;
-        let ExtendRequest { id, share, deadline, .. } = request;
-        Ok(Box::pin(self.enter(Beginning { id, share, deadline, tokens, task })?))
+        let ExtendRequest { id, share, deadline, sampling, mask, log, .. } = request;
+        let generation = Generation::of_tokens(&id, self.handle.name(), &share, &sampling, deadline);
+        let task = self.generation(&tokens, sampling, mask, Some(log))?;
+        let hook = self.hook(&generation);
+        self.enter(Beginning { id, share, deadline, tokens, task, hook, trace: None })
     }
 
     fn measure(&self, request: MeasureRequest) -> MeasureFuture {
@@ -299,7 +302,7 @@ impl InferenceEngine for LlamaEngine {
             }
             let task = Task::Measure(Measuring::new(request.n_given, request.n_top, reply));
             let MeasureRequest { id, share, deadline, .. } = request;
-            self.enter(Beginning { id, share, deadline, tokens, task })
+            self.enter(Beginning { id, share, deadline, tokens, task, hook: None, trace: None })
         });
         let handle = Arc::clone(&self.handle);
         Box::pin(async move {

@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod ffi;
 mod gbnf;
+mod hooked;
 mod kv;
 mod load;
 mod measure;
@@ -22,6 +23,7 @@ mod sequence;
 mod step;
 mod stream;
 mod text;
+mod traced;
 mod worker;
 
 pub use draft::DraftSettings;

@@ -1,6 +1,6 @@
 //! How likely a text is that is there already, and what could follow it.
 
-use llambo_inference::{Distribution, Measured, TokenId};
+use llambo_inference::{Distribution, Logged, Measured, TokenId};
 use tokio::sync::oneshot;
 
 use crate::{error::LlamaError, ffi::Token, sampler};
@@ -59,6 +59,14 @@ impl Measuring {
 /// Natural logarithm of a token's probability.
 pub(crate) fn logprob(logits: &[f32], token: TokenId) -> f32 {
     logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - softmax_parts(logits).0)
+}
+
+/// A token as it was chosen from a row of logits, and the `n_top` likeliest beside it.
+pub(crate) fn logged(logits: &[f32], token: TokenId, n_top: usize) -> Logged {
+    let total = softmax_parts(logits).0;
+    let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - total);
+    let top = sampler::likeliest(logits, n_top).map(|(token, logit)| (token, logit - total)).collect();
+    Logged { token, logprob, top }
 }
 
 /// The logarithm of the sum of `exp` of all logits, and their mean by probability. Not finite when one is no number.

@@ -149,6 +149,13 @@ impl Sampler {
         drawn.or(candidates[..kept].last()).map(|c| c.token)
     }
 
+    /// Leaves out the random number of one choice.
+    pub(crate) fn skip(&mut self) {
+        if self.temperature > 0.0 {
+            self.random.next_u32();
+        }
+    }
+
     /// How many of the candidates, likeliest first, top-p and min-p keep. At least one.
     fn cut(&self, candidates: &[Candidate], best: f32) -> usize {
         let finite = candidates.iter().take_while(|c| c.logit > f32::NEG_INFINITY).count().max(1);

@@ -2,17 +2,21 @@
 
 use std::collections::VecDeque;
 
-use llambo_inference::{AnswerEvent, FinishReason, Finished, Instant, RequestId, Sampling, Share, TokenId, TokenLog, Usage};
+use llambo_inference::{
+    AnswerEvent, FinishReason, Finished, Instant, Logged, RequestId, Sampling, Share, TokenId, TokenLog, TraceContext, Usage,
+};
 
 use crate::{
     constraint::{ActiveConstraint, Progress},
     error::LlamaError,
     ffi::Token,
+    hooked::{Hooked, Ruling},
     load::LoadedModel,
     measure::{self, Measuring},
     sampler::{Candidate, Sampler},
     stream::EventSender,
     text::{Added, TextAssembler},
+    traced::Traced,
 };
 
 /// A checked and tokenized request with all the state of its generation.
@@ -41,11 +45,14 @@ pub(crate) struct Sequence {
     /// It generates nothing, and is measured instead.
     measuring: Option<Box<Measuring>>,
     log: Option<TokenLog>,
+    hooked: Option<Hooked>,
     /// What a smaller model guessed to follow `tokens`; computed with the step at hand.
     guesses: Vec<Token>,
     text: TextAssembler,
+    is_replaying: bool,
     /// Tokens whose text was held back.
     n_held: u32,
+    traced: Traced,
     pub(crate) ended: bool,
     pub(crate) events: EventSender,
 }
@@ -57,6 +64,10 @@ pub(crate) struct Beginning {
     pub(crate) deadline: Option<Instant>,
     pub(crate) tokens: Vec<Token>,
     pub(crate) task: Task,
+    /// Who looks at its tokens.
+    pub(crate) hook: Option<Hooked>,
+    /// The trace that it is part of.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// What is to be done with its tokens.
@@ -76,7 +87,7 @@ pub(crate) enum Task {
 
 impl Sequence {
     pub(crate) fn new(beginning: Beginning, events: EventSender) -> Self {
-        let Beginning { id, share, deadline, tokens, task } = beginning;
+        let Beginning { id, share, deadline, tokens, task, hook, trace } = beginning;
         let mut sequence = Self {
             id,
             share,
@@ -95,9 +106,12 @@ impl Sequence {
             constraint: None,
             measuring: None,
             log: None,
+            hooked: hook,
             guesses: Vec::new(),
             text: TextAssembler::new(Vec::new()),
+            is_replaying: false,
             n_held: 0,
+            traced: Traced::new(trace),
             ended: false,
             events,
         };
@@ -117,6 +131,7 @@ impl Sequence {
         self.n_fed = n_fed;
         self.n_generated_before = self.n_generated;
         self.n_cached.get_or_insert(n_fed);
+        self.traced.placed(n_fed);
     }
 
     /// How many of its tokens need not be computed when their keys and values are there: all but those whose logits are wanted.
@@ -219,26 +234,50 @@ impl Sequence {
         now: Instant,
     ) -> Result<(), LlamaError> {
         // what the sampler makes of them is not how likely they were
-        let raw = self.log.as_ref().filter(|log| log.wants_logprobs()).map(|_| logits.to_vec());
+        let raw = self.log.as_ref().and_then(TokenLog::n_top).map(|n_top| (logits.to_vec(), n_top));
+        let forbidden = self.hooked.as_mut().map(|hooked| hooked.forbidden(logits, model)).unwrap_or_default();
         self.sampler.adjust(logits);
         if let Some(constraint) = &mut self.constraint {
             constraint.mask(logits)?;
         }
-        let chosen = self.sampler.choose(logits, candidates).and_then(|t| Token::try_from(t).ok());
-        let token = chosen.ok_or_else(|| {
-            let is_damaged = logits.iter().any(|logit| logit.is_nan());
-            let stuck = || LlamaError::Grammar("no token of this vocabulary can follow".into());
-            if is_damaged { LlamaError::NotNumbers } else { stuck() }
-        })?;
+        let token = self.choose(logits, candidates, forbidden, model)?;
         self.n_generated += 1;
-        if model.model.is_end(token) && !self.ignore_end {
+        self.traced.chose(now);
+        let Some(token) = token.filter(|token| self.ignore_end || !model.model.is_end(*token)) else {
             self.end(FinishReason::Stop, now);
             return Ok(());
-        }
-        self.tokens.push(token);
+        };
         if let (Some(log), Ok(token)) = (&self.log, TokenId::try_from(token)) {
-            log.push(token, raw.map_or(0.0, |raw| measure::logprob(&raw, token)));
+            log.push(raw.map_or_else(|| Logged::bare(token), |(raw, n_top)| measure::logged(&raw, token, n_top)));
         }
+        self.settle(token, model, now)
+    }
+
+    /// Goes on behind the tokens that its log holds already: whatever follows from them happens again, but for what they took to compute.
+    pub(crate) fn replay(&mut self, model: &LoadedModel, now: Instant) -> Result<(), LlamaError> {
+        let logged = self.log.as_ref().map(|log| log.from(0, usize::MAX)).unwrap_or_default();
+        self.is_replaying = true;
+        for Logged { token, .. } in logged {
+            let Some(token) = Token::try_from(token).ok().filter(|_| !self.ended) else { break };
+            self.sampler.skip();
+            if let Some(hooked) = &mut self.hooked {
+                hooked.see(token, self.n_generated, model);
+            }
+            self.n_generated += 1;
+            self.settle(token, model, now)?;
+        }
+        self.is_replaying = false;
+        Ok(())
+    }
+
+    /// What was said while it went on behind its log, where that was all.
+    pub(crate) fn into_said(self) -> impl Iterator<Item = AnswerEvent> {
+        self.unsent.into_iter()
+    }
+
+    /// The token stands: what follows from it.
+    fn settle(&mut self, token: Token, model: &LoadedModel, now: Instant) -> Result<(), LlamaError> {
+        self.tokens.push(token);
         self.sampler.accept(token);
         let progress = self.constraint.as_mut().map_or(Ok(Progress::Open), |c| c.accept(token))?;
         self.n_held += 1;
@@ -260,10 +299,56 @@ impl Sequence {
         Ok(())
     }
 
+    /// The next token, as far as its hook lets it; `None`: the hook ends the text here.
+    fn choose(
+        &mut self,
+        logits: &mut [f32],
+        candidates: &mut Vec<Candidate>,
+        forbidden: Vec<usize>,
+        model: &LoadedModel,
+    ) -> Result<Option<Token>, LlamaError> {
+        if let Some(token) = self.hooked.as_mut().and_then(Hooked::spliced) {
+            return Ok(Some(token));
+        }
+        // what the hook takes away, to be given back where it takes everything
+        let mut withheld: Vec<(usize, f32)> = Vec::new();
+        let mut take = |token: usize, logits: &mut [f32]| {
+            if let Some(logit) = logits.get_mut(token) {
+                withheld.push((token, std::mem::replace(logit, f32::NEG_INFINITY)));
+            }
+        };
+        for token in forbidden {
+            take(token, logits);
+        }
+        while let Some(token) = self.sampler.choose(logits, candidates).and_then(|t| Token::try_from(t).ok()) {
+            let Some(hooked) = self.hooked.as_mut().filter(|_| !model.model.is_end(token)) else { return Ok(Some(token)) };
+            match hooked.rule(token, self.n_generated, self.constraint.is_some(), model) {
+                Ruling::Take(token) => return Ok(Some(token)),
+                Ruling::Stop => return Ok(None),
+                Ruling::Again => take(usize::try_from(token).unwrap_or(usize::MAX), logits),
+            }
+        }
+        if let (Some(hooked), false) = (&mut self.hooked, withheld.is_empty()) {
+            hooked.overrule();
+            // the last first: a token that was named twice had its own logit at first
+            for (token, logit) in withheld.into_iter().rev() {
+                logits[token] = logit;
+            }
+            let chosen = self.sampler.choose(logits, candidates).and_then(|t| Token::try_from(t).ok());
+            if chosen.is_some() {
+                return Ok(chosen);
+            }
+        }
+        let is_damaged = logits.iter().any(|logit| logit.is_nan());
+        let stuck = || LlamaError::Grammar("no token of this vocabulary can follow".into());
+        Err(if is_damaged { LlamaError::NotNumbers } else { stuck() })
+    }
+
     fn end(&mut self, reason: FinishReason, now: Instant) {
         let rest = self.text.finish();
         self.emit_text(rest, now);
         self.ended = true;
+        self.traced.ended(self.usage(), reason);
         self.emit(AnswerEvent::Finished(Finished { reason, usage: self.usage() }), now);
     }
 
@@ -281,8 +366,16 @@ impl Sequence {
     }
 
     fn emit(&mut self, event: AnswerEvent, now: Instant) {
-        self.unsent.push_back(event);
-        self.flush(now);
+        match (self.is_replaying, self.unsent.back_mut(), event) {
+            (true, Some(AnswerEvent::Piece { text, n_tokens }), AnswerEvent::Piece { text: more, n_tokens: n_more }) => {
+                text.push_str(&more);
+                *n_tokens = n_tokens.saturating_add(n_more);
+            }
+            (_, _, event) => self.unsent.push_back(event),
+        }
+        if !self.is_replaying {
+            self.flush(now);
+        }
     }
 
     /// Sends what it can of what is unsent. Afterwards the sequence is paused exactly if something is left.

@@ -13,6 +13,7 @@ use llambo_llama::Device;
 use crate::{
     Failure,
     plan::{Plan, Problem, Size, module, n_cores, type_settings},
+    security,
 };
 
 pub(crate) fn run(config: &Config) -> Result<(), Failure> {
@@ -25,6 +26,7 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             });
         }
     }
+    plan.problems.extend(security::problems(config));
     if let Ok(sandbox) = Sandbox::new(Models::default(), None) {
         for node_type in &config.types {
             let settings = TypeSettings { expected: 0, ..type_settings(config, node_type) };

@@ -55,7 +55,13 @@ fn adopt_one(types: &BTreeMap<TypeName, Arc<NodeType>>, path: &Path) -> Result<A
 
 /// A type as the orchestrator sees it.
 pub(crate) fn info(node_type: &NodeType) -> TypeInfo {
-    TypeInfo { name: node_type.settings().name.clone(), model: node_type.settings().serves.clone() }
+    let settings = node_type.settings();
+    TypeInfo {
+        name: settings.name.clone(),
+        model: settings.serves.clone(),
+        tenant: settings.tenant.clone(),
+        bounds: settings.bounds,
+    }
 }
 
 /// Isolates of a type, as nodes.

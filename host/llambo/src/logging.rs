@@ -1,18 +1,158 @@
-//! What the host writes about itself: to standard error, never a prompt or an answer.
+//! What the host tells about itself, as its configuration and the environment say: log lines, traces, the page of metrics.
 
-use std::io::{self, IsTerminal};
+use std::{fs, sync::Arc};
 
-use llambo_config::{LogFormat, Logging};
-use tracing_subscriber::EnvFilter;
+use llambo_config::{Config, LogFormat, OtlpProtocol, Tracing};
+use llambo_edge::Page;
+use llambo_telemetry::{Destination, Listing, Logs, Protocol, TelemetryError, Waiting, span_queue};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::Failure;
 
-pub(crate) fn start(logging: &Logging) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&logging.level).map_err(|e| Failure::Config(format!("logging.level: {e}")))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    let started = match logging.format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+/// From 0.1 us to a minute: a choice of node is far below, a long answer at the upper end.
+const SECONDS_BUCKETS: [f64; 18] =
+    [1e-7, 1e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
+const SEQUENCES_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Labels of metrics. `llambo metrics` prints them below the metrics.
+const LABELS: [(&str, &str); 11] = [
+    ("cause", "why a policy's answer was not used: what it did, or that it could not be asked"),
+    ("change", "`load`, `unload`, `roll-back`"),
+    (
+        "code",
+        "the status code of gRPC, `OK`, `RESOURCE_EXHAUSTED`, or of HTTP: `200`, `429`; `CANCELLED` where the client went away",
+    ),
+    ("kind", "the kind of policy: `balancer`, `admission`, ..."),
+    (
+        "method",
+        "the method of gRPC, `package.Service/Method`, or the route of HTTP, `/v1/models`; `other` for those that do not exist",
+    ),
+    ("model", "the model's name, as clients ask for it"),
+    ("outcome", "how it ended; a metric's own description names the values"),
+    ("protocol", "the port: `grpc` or `http`"),
+    ("reason", "a reason of `llambo.proto`, or why an answer was at its end: `stop`, `length`, `failed`, `cancelled`"),
+    ("state", "the state of a node: `ready`, `busy`, `hibernated`, ..."),
+    ("type", "the node type, as the configuration or a published module names it"),
+];
+
+/// Traces that are to be sent, and where.
+pub(crate) struct Traces {
+    pub(crate) destination: Destination,
+    pub(crate) waiting: Waiting,
+}
+
+/// Lines are written from now on. Traces wait until somebody sends them, where there are any.
+pub(crate) fn start(config: &Config) -> Result<Option<Traces>, Failure> {
+    let format = match config.logging.format {
+        LogFormat::Text => llambo_telemetry::LogFormat::Text,
+        LogFormat::Json => llambo_telemetry::LogFormat::Json,
     };
-    started.map_err(Failure::machine)
+    let logs = Logs { level: config.logging.level.clone(), format };
+    let Some(destination) = destination(&config.tracing)? else {
+        logs.start(None).map_err(|e| failure(&e))?;
+        return Ok(None);
+    };
+    let (queue, waiting) = span_queue();
+    logs.start(Some(&queue)).map_err(|e| failure(&e))?;
+    Ok(Some(Traces { destination, waiting }))
+}
+
+/// What is wrong in telemetry is the configuration's fault, unless somebody was there before.
+pub(crate) fn failure(error: &TelemetryError) -> Failure {
+    match error {
+        TelemetryError::Taken(_) => Failure::machine(error),
+        _ => Failure::Config(error.to_string()),
+    }
+}
+
+/// Where traces go, if anywhere: what is written in the configuration goes before the environment.
+fn destination(tracing: &Tracing) -> Result<Option<Destination>, Failure> {
+    let of_environment = Destination::from_environment(|name| std::env::var(name).ok());
+    let destination = match (&tracing.otlp, of_environment) {
+        (None, None) => return Ok(None),
+        (None, Some(destination)) => destination,
+        (Some(endpoint), of_environment) => {
+            let written = Destination {
+                endpoint: endpoint.clone(),
+                protocol: Protocol::Grpc,
+                service_name: "llambo".into(),
+                headers: Vec::new(),
+            };
+            of_environment.map_or(written, |destination| Destination { endpoint: endpoint.clone(), ..destination })
+        }
+    };
+    let protocol = tracing.protocol.map_or(destination.protocol, |protocol| match protocol {
+        OtlpProtocol::Grpc => Protocol::Grpc,
+        OtlpProtocol::Http => Protocol::Http,
+    });
+    let headers = match &tracing.headers_file {
+        None => Vec::new(),
+        Some(path) => {
+            let text = fs::read_to_string(&path.resolved)
+                .map_err(|e| Failure::Config(format!("tracing.headers-file `{path}` cannot be read: {e}")))?;
+            llambo_telemetry::headers(&text).map_err(|e| failure(&e))?
+        }
+    };
+    let service_name = tracing.service_name.clone().unwrap_or(destination.service_name);
+    Ok(Some(Destination { endpoint: destination.endpoint, protocol, service_name, headers }))
+}
+
+/// Counts and measures from now on.
+pub(crate) fn record() -> Result<PrometheusHandle, Failure> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_sequences".into()), &SEQUENCES_BUCKETS))
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|e| Failure::Machine(format!("metrics cannot be recorded: {e}")))?;
+    describe();
+    Ok(handle)
+}
+
+/// The page of metrics. `refresh` brings gauges up to date before it is written.
+pub(crate) fn page(handle: PrometheusHandle, with_aliases: bool, refresh: impl Fn() + Send + Sync + 'static) -> Page {
+    Arc::new(move || {
+        refresh();
+        handle.run_upkeep();
+        let mut page = handle.render();
+        if with_aliases {
+            page.push_str(&llambo_telemetry::aliases(&page));
+        }
+        page
+    })
+}
+
+/// All metrics there are, as a table.
+pub(crate) fn table() -> String {
+    let listing: Listing = llambo_telemetry::describe(describe);
+    listing.markdown(&LABELS)
+}
+
+fn describe() {
+    llambo_edge::describe_metrics();
+    llambo_orchestrator::describe_metrics();
+    llambo_llama::describe_metrics();
+    llambo_isolate::describe_metrics();
+    llambo_policy::describe_metrics();
+    llambo_sessions::describe_metrics();
+    llambo_tasks::describe_metrics();
+    llambo_telemetry::describe_metrics();
+    metrics::describe_counter!(
+        "llambo_module_changes_total",
+        "Modules loaded, unloaded and rolled back by clients, by change and outcome: DONE, or why not"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_label_that_a_metric_has_is_explained() {
+        let listing = llambo_telemetry::describe(describe);
+        let mut used: Vec<String> =
+            listing.iter().flat_map(|metric| llambo_telemetry::labels_of(&metric.meaning)).map(str::to_owned).collect();
+        used.sort_unstable();
+        used.dedup();
+        assert_eq!(used, LABELS.map(|(label, _)| label));
+    }
 }

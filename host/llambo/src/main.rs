@@ -1,12 +1,16 @@
 //! `llambo`: the host. Wires the rooms together in one order and takes them apart in the other; decides nothing itself.
 
 mod check;
+mod descriptors;
 mod factory;
 mod logging;
 mod models;
 mod plan;
+mod policies;
 mod publish;
+mod security;
 mod serve;
+mod sessions;
 
 use std::{
     fmt::Display,
@@ -37,6 +41,8 @@ enum Command {
     Serve(ServeArguments),
     /// Look whether a configuration is right and fits this machine; start nothing
     Check(CheckArguments),
+    /// Print every metric of /metrics with its meaning, as a table in Markdown
+    Metrics,
 }
 
 #[derive(Args)]
@@ -49,6 +55,9 @@ struct ServeArguments {
     /// Address for HTTP (/livez, /readyz, /metrics), instead of the configuration's
     #[arg(long, value_name = "ADDR", env = "LLAMBO_HTTP")]
     http: Option<SocketAddr>,
+    /// Serve addresses that other machines reach although nobody has to show a token, or without encryption
+    #[arg(long, env = "LLAMBO_INSECURE")]
+    insecure: bool,
 }
 
 #[derive(Args)]
@@ -78,7 +87,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Command::Serve(serve) => serve.config().and_then(serve::run),
-        Command::Check(check) => check.file.load().and_then(|config| check::run(&config)),
+        Command::Metrics => print(&logging::table()),
+        Command::Check(check) => check.file.load(false).and_then(|config| check::run(&config)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,33 +96,32 @@ fn main() -> ExitCode {
     }
 }
 
+fn print(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::machine)
+}
+
 // === impl Arguments ===
 
 impl ServeArguments {
     fn config(self) -> Result<Config, Failure> {
-        let mut config = self.file.load()?;
-        for (given, address, flag) in
-            [(self.grpc, &mut config.network.grpc, "--grpc"), (self.http, &mut config.network.http, "--http")]
-        {
-            let Some(given) = given else { continue };
-            if !given.ip().is_loopback() && !config.network.insecure {
-                return Err(Failure::Config(format!(
-                    "{flag} {given} can be reached from other machines, and there is no authentication yet; use 127.0.0.1, \
-                     or set `network.insecure: true`"
-                )));
+        let mut config = self.file.load(self.insecure)?;
+        config.network.insecure |= self.insecure;
+        config.network.grpc = self.grpc.unwrap_or(config.network.grpc);
+        config.network.http = self.http.unwrap_or(config.network.http);
+        for (given, flag) in [(self.grpc, "--grpc"), (self.http, "--http")] {
+            if let Some((given, exposure)) = given.and_then(|given| Some((given, config.network.exposure(given)?))) {
+                return Err(Failure::Config(format!("{flag} is {given}, but {exposure}; {}", exposure.advice())));
             }
-            *address = given;
         }
         Ok(config)
     }
 }
 
 impl ConfigArguments {
-    fn load(&self) -> Result<Config, Failure> {
-        match &self.config {
-            None => Ok(Config::shipped()),
-            Some(path) => Config::load(path).map_err(|errors| Failure::Config(errors.to_string())),
-        }
+    fn load(&self, insecure: bool) -> Result<Config, Failure> {
+        let Some(path) = &self.config else { return Ok(Config::shipped()) };
+        let loaded = if insecure { Config::load_insecure(path) } else { Config::load(path) };
+        loaded.map_err(|errors| Failure::Config(errors.to_string()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use llambo_config::{Config, ModelConfig};
-use llambo_inference::{InferenceEngine, Models};
+use llambo_inference::{InferenceEngine, Models, TokenHooks};
 use llambo_llama::{DraftSettings, EngineSettings, LlamaEngine};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Loads every model, one after the other. Blocks.
-pub(crate) fn load(config: &Config, plan: &mut Plan) -> Result<Models, Failure> {
+pub(crate) fn load(config: &Config, plan: &mut Plan, hooks: &Arc<dyn TokenHooks>) -> Result<Models, Failure> {
     let models = Models::default();
     for (model, planned) in config.models.iter().zip(&mut plan.models) {
         let Some(file) = planned.file.take() else { continue };
@@ -32,7 +32,7 @@ pub(crate) fn load(config: &Config, plan: &mut Plan) -> Result<Models, Failure> 
             load_ms = began.elapsed().as_millis(),
             "model loaded"
         );
-        models.insert(Arc::new(engine));
+        models.insert(Arc::new(engine.with_hooks(Arc::clone(hooks))));
     }
     Ok(models)
 }

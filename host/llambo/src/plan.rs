@@ -90,6 +90,10 @@ impl Plan {
                 problems.push(Problem { what, remedy: "give the path of a module that ends in .wasm".into() });
             }
         }
+        if let Some(folder) = config.policies.folder.as_ref().filter(|folder| !folder.resolved.is_dir()) {
+            let what = format!("policies.folder `{folder}` is no folder");
+            problems.push(Problem { what, remedy: "make it, or name another one".into() });
+        }
         let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(config, t))).collect();
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
@@ -228,6 +232,9 @@ pub(crate) fn module(node_type: &TypeConfig) -> Result<Module, llambo_isolate::S
 /// How isolates of a type are made.
 pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSettings {
     TypeSettings {
+        tier: node_type.tier,
+        labels: node_type.labels.clone().into(),
+        bounds: node_type.scale,
         name: TypeName::from(&node_type.name),
         id_stem: node_type.name.clone(),
         model: ModelName::from(&node_type.model),

@@ -10,38 +10,43 @@ use std::{
 
 use llambo_config::Config;
 use llambo_edge::{Bound, Host, Settings as EdgeSettings};
-use llambo_inference::{ModelName, Models, TypeName};
+use llambo_inference::{ModelName, Models, TokenHooks, TypeName};
 use llambo_isolate::{Dormitory, Sandbox};
 use llambo_orchestrator::{Cluster, NodeFactory, Settings as ClusterSettings};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use llambo_tasks::Tasks;
+use llambo_telemetry::Exporting;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
-    task,
+    task::{self, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
-    Failure,
+    Failure, descriptors,
     factory::IsolateFactory,
-    logging, models,
+    logging::{self, Traces},
+    models,
     plan::{Plan, module, type_settings},
+    policies,
     publish::Publisher,
+    security, sessions,
 };
 
 /// How often gauges are brought up to date and isolates that came back are noticed.
 const GAUGES_EVERY: Duration = Duration::from_secs(2);
-/// From 0.1 ms to a minute: a choice of node is far below, a long answer at the upper end.
-const SECONDS_BUCKETS: [f64; 18] =
-    [1e-7, 1e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 /// Tasks run between two looks at what came from other threads, and at sockets and timers.
 const TOKENS_EVERY: u32 = 4;
 const CONNECTIONS_EVERY: u32 = 16;
+/// What the task store gets to write what it was told.
+const CLOSE_TASKS: Duration = Duration::from_secs(5);
 /// Streams one connection may have open: as many as the host serves at once, so that one client can use all of it.
 const SMALLEST_STREAM_LIMIT: u32 = 256;
 
 pub(crate) fn run(config: Config) -> Result<(), Failure> {
-    logging::start(&config.logging)?;
+    let traces = logging::start(&config)?;
+    descriptors::raise(config.network.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // tokens come from threads of their own: they should not wait for whoever is ready here, nor should connections
@@ -50,31 +55,29 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
         .thread_name("llambo")
         .build()
         .map_err(|e| Failure::Machine(format!("the runtime cannot start: {e}")))?;
-    let served = runtime.block_on(serve(config));
+    let served = runtime.block_on(serve(config, traces));
     // what is left are tasks of connections that were cut
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     let began = Instant::now();
     let ending = Ending::watch().map_err(|e| Failure::Machine(format!("signals cannot be watched: {e}")))?;
-    let metrics = metrics_recorder()?;
-    let edge = Bound::new(EdgeSettings {
-        grpc: config.network.grpc,
-        http: config.network.http,
-        max_request_bytes: usize::try_from(config.network.max_request_bytes).unwrap_or(usize::MAX),
-        max_module_bytes: usize::try_from(config.modules.max_bytes).unwrap_or(usize::MAX),
-        max_streams_per_connection: (config.queue.max_in_flight + config.queue.max_waiting).max(SMALLEST_STREAM_LIMIT),
-        client_stall_timeout: config.network.client_stall_timeout,
-    })
-    .await
-    .map_err(Failure::machine)?;
+    let metrics = logging::record()?;
+    let exporting = match traces {
+        Some(Traces { destination, waiting }) => Some(Exporting::start(waiting, &destination).map_err(|e| logging::failure(&e))?),
+        None => None,
+    };
+    let edge = Bound::new(edge_settings(&config, exporting.is_some())).await.map_err(Failure::machine)?;
 
     let config = Arc::new(config);
+    let policies = policies::start(&config.policies)?;
+    let tasks = open_tasks(&config.tasks)?;
+    let sessions = sessions::open(&config.sessions).await?;
     let preparing = task::spawn_blocking({
-        let config = Arc::clone(&config);
-        move || prepare(&config)
+        let (config, hooks) = (Arc::clone(&config), policies.hooks());
+        move || prepare(&config, &hooks)
     });
     let (models, sandbox, factory) = tokio::select! {
         prepared = preparing => prepared.map_err(Failure::machine)??,
@@ -84,7 +87,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let factory = Arc::new(factory);
     let closing = Arc::clone(&factory);
     let types = Arc::clone(&factory) as Arc<dyn NodeFactory>;
-    let cluster = Cluster::new(types, cluster_settings(&config)).map_err(Failure::machine)?;
+    let seats = policies::seats(&policies, &config.policies);
+    let cluster = Cluster::with_policies(types, cluster_settings(&config), seats).map_err(Failure::machine)?;
     // those that are there already count; those of published modules come when these are there
     let early = cluster.adopt().await.map_err(Failure::machine)?.nodes.len();
     spawn(&config, &cluster).await?;
@@ -92,26 +96,29 @@ async fn serve(config: Config) -> Result<(), Failure> {
     publisher.restore().await;
     adopt(&cluster, early).await?;
 
-    tracing::info!(
-        grpc = %edge.grpc_addr(),
-        http = %edge.http_addr(),
-        start_ms = began.elapsed().as_millis(),
-        "serving; SIGTERM or Ctrl-C ends it"
-    );
-    let gauges = task::spawn(keep_gauges(cluster.clone(), models.clone()));
+    let (grpc, http, network) = (edge.grpc_addr(), edge.http_addr(), &config.network);
+    let (access, tls, start_ms) = (network.access, network.tls.is_some(), began.elapsed().as_millis());
+    tracing::info!(%grpc, %http, %access, tls, start_ms, "serving; SIGTERM or Ctrl-C ends it");
+    tasks.start(cluster.dispatcher());
+    let mut watching = JoinSet::new();
+    watching.spawn(keep_gauges(cluster.clone(), models.clone(), metrics.clone()));
+    watching.spawn(sessions.clone().sweep());
+    watching.spawn(policies::autoscale(cluster.clone(), config.policies.scale_every));
+    if let Some(folder) = policies::Folder::of(&config, &policies) {
+        watching.spawn(folder.watch());
+    }
     let drain_asked = Arc::new(Notify::new());
     let host = Host {
         cluster: cluster.clone(),
         models: models.clone(),
         modules: Arc::new(publisher),
+        policies,
+        tasks: tasks.clone(),
+        sessions: sessions.clone(),
         default_model: ModelName::from(&config.models[0].name),
-        metrics: metrics.clone(),
-        refresh_gauges: Arc::new({
+        metrics: logging::page(metrics.clone(), config.metrics.aliases, {
             let (cluster, models) = (cluster.clone(), models.clone());
-            move || {
-                metrics.run_upkeep();
-                publish(&cluster, &models);
-            }
+            move || publish(&cluster, &models)
         }),
         on_drain: Arc::new({
             let drain_asked = Arc::clone(&drain_asked);
@@ -125,6 +132,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
             () = drain_asked.notified() => tracing::info!("drained by a client, ending"),
         }
         cluster.start_drain();
+        // nobody waits for tasks here: they go on at the next start
+        tasks.pause().await;
         tokio::select! {
             drained = cluster.drained(config.shutdown.drain) => match drained {
                 Ok(()) => tracing::info!("every request was finished"),
@@ -136,12 +145,17 @@ async fn serve(config: Config) -> Result<(), Failure> {
             }
         }
     };
-    let served = edge.serve(host, shutdown).await.map_err(Failure::machine);
-    gauges.abort();
+    let served = Box::pin(edge.serve(host, shutdown)).await.map_err(Failure::machine);
+    watching.abort_all();
+    close(tasks).await;
+    sessions.flush().await;
     closing.close();
     cluster.stop_nodes();
     for engine in models.all() {
         models.remove(&engine.info().name);
+    }
+    if let Some(exporting) = exporting {
+        exporting.finish().await;
     }
     tracing::info!(uptime_s = began.elapsed().as_secs(), "ended");
     match cut_short.get() {
@@ -151,7 +165,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Everything that computes or reads files: models, and modules compiled.
-fn prepare(config: &Config) -> Result<(Models, Sandbox, IsolateFactory), Failure> {
+fn prepare(config: &Config, hooks: &Arc<dyn TokenHooks>) -> Result<(Models, Sandbox, IsolateFactory), Failure> {
     let mut plan = Plan::of(config);
     for warning in &plan.warnings {
         tracing::warn!(what = warning.what, remedy = warning.remedy, "this configuration may not fit");
@@ -160,7 +174,7 @@ fn prepare(config: &Config) -> Result<(Models, Sandbox, IsolateFactory), Failure
         let problems: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
         return Err(Failure::Machine(problems.join("\nllambo: ")));
     }
-    let models = models::load(config, &mut plan)?;
+    let models = models::load(config, &mut plan, hooks)?;
     let cache = match &config.cache.modules {
         Some(path) => Some(path.resolved.clone()),
         None => cache_folder("modules"),
@@ -181,13 +195,31 @@ fn prepare(config: &Config) -> Result<(Models, Sandbox, IsolateFactory), Failure
     Ok((models, sandbox, factory))
 }
 
+fn edge_settings(config: &Config, is_traced: bool) -> EdgeSettings {
+    EdgeSettings {
+        grpc: config.network.grpc,
+        http: config.network.http,
+        max_request_bytes: usize::try_from(config.network.max_request_bytes).unwrap_or(usize::MAX),
+        max_module_bytes: usize::try_from(config.modules.max_bytes).unwrap_or(usize::MAX),
+        max_policy_bytes: usize::try_from(config.policies.max_bytes).unwrap_or(usize::MAX),
+        max_streams_per_connection: (config.queue.max_in_flight + config.queue.max_waiting).max(SMALLEST_STREAM_LIMIT),
+        client_stall_timeout: config.network.client_stall_timeout,
+        security: security::security(config),
+        trace_sample: is_traced.then_some(config.tracing.sample),
+    }
+}
+
 fn cluster_settings(config: &Config) -> ClusterSettings {
     ClusterSettings {
         max_waiting: config.queue.max_waiting as usize,
         max_in_flight: config.queue.max_in_flight as usize,
         max_wait: config.queue.max_wait,
         attempts: config.balancing.attempts,
+        stall_timeout: config.balancing.stall_timeout,
+        allow_faults: config.allow_faults,
         strategy: config.balancing.strategy.as_str().to_owned(),
+        tenants: security::terms(config),
+        separate_tenants: config.network.access == llambo_config::Access::Tokens,
     }
 }
 
@@ -215,6 +247,28 @@ async fn spawn(config: &Config, cluster: &Cluster) -> Result<(), Failure> {
     Ok(())
 }
 
+fn open_tasks(config: &llambo_config::Tasks) -> Result<Tasks, Failure> {
+    let settings = llambo_tasks::Settings {
+        folder: config.folder.as_ref().map(|path| path.resolved.clone()),
+        max_running: config.max_running as usize,
+        max_queued: config.max_queued.into(),
+        max_bytes: config.max_bytes,
+        attempts: config.attempts,
+        keep: config.keep,
+    };
+    Tasks::open(settings).map_err(|error| Failure::Machine(format!("tasks.folder: {error}")))
+}
+
+/// Waits until all that was said of tasks is on the disk. Pauses them, if the edge ended by itself.
+async fn close(tasks: Tasks) {
+    tasks.pause().await;
+    let closed = task::spawn_blocking(move || tasks.close());
+    // a reader that is still there keeps the store open; what is there is on the disk all the same
+    if tokio::time::timeout(CLOSE_TASKS, closed).await.is_err() {
+        tracing::warn!(waited_ms = CLOSE_TASKS.as_millis(), "the task store was still in use");
+    }
+}
+
 fn dormitory(config: &Config) -> Result<Option<Arc<Dormitory>>, Failure> {
     let opened = config.hibernation.folder.as_ref().map(|path| {
         Dormitory::open(&path.resolved)
@@ -237,31 +291,14 @@ async fn adopt(cluster: &Cluster, early: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn metrics_recorder() -> Result<PrometheusHandle, Failure> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(
-                Matcher::Suffix("_sequences".into()),
-                &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0],
-            )
-        })
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|e| Failure::Machine(format!("metrics cannot be recorded: {e}")))?;
-    llambo_edge::describe_metrics();
-    llambo_orchestrator::describe_metrics();
-    llambo_llama::describe_metrics();
-    llambo_isolate::describe_metrics();
-    metrics::describe_counter!("llambo_module_changes_total", "Modules loaded, unloaded and rolled back by clients, by outcome");
-    Ok(handle)
-}
-
-async fn keep_gauges(cluster: Cluster, models: Models) {
+async fn keep_gauges(cluster: Cluster, models: Models, metrics: PrometheusHandle) {
     let mut ticks = interval(GAUGES_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         publish(&cluster, &models);
+        // measurements wait in a list until somebody puts them into their buckets: where nobody asks for metrics, it would only grow
+        metrics.run_upkeep();
     }
 }
 

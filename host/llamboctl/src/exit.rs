@@ -82,6 +82,12 @@ impl Failure {
         Self::local(IO, "IO", format!("cannot {what}: {error}"))
     }
 
+    /// Says what there is nevertheless.
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        self.message = format!("{}; {note}", self.message);
+        self
+    }
+
     pub(crate) fn interrupted() -> Self {
         Self::local(INTERRUPTED, "INTERRUPTED", "interrupted")
     }
@@ -100,7 +106,7 @@ impl From<io::Error> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
-            Error::Address { .. } => USAGE,
+            Error::Address { .. } | Error::Credentials(_) => USAGE,
             Error::Unreachable { .. } | Error::Lost { .. } => UNREACHABLE,
             _ => FAILED,
         };

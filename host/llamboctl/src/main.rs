@@ -8,6 +8,8 @@ mod bench;
 mod commands;
 mod exit;
 mod output;
+mod route;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -63,6 +63,24 @@ pub(crate) fn count(n: u64) -> String {
     }
 }
 
+/// Nanoseconds as `850 ns`, `1.2 µs`, `25.0 ms` or `3.1 s`.
+pub(crate) fn nanos(ns: f64) -> String {
+    match ns {
+        0.0..1e3 => format!("{ns:.0} ns"),
+        1e3..1e6 => format!("{:.1} µs", ns / 1e3),
+        1e6..1e9 => format!("{:.1} ms", ns / 1e6),
+        1e9.. => format!("{:.1} s", ns / 1e9),
+        // negative, or no number
+        _ => "-".to_owned(),
+    }
+}
+
+/// `0.125` as `12.5%`; whole percents without a fraction.
+pub(crate) fn percent(share: f64) -> String {
+    let tenths = (share * 1e3).round() / 10.0;
+    if tenths.is_finite() { format!("{tenths}%") } else { "-".to_owned() }
+}
+
 /// Seconds as `3d 4h`, `5m 12s` or `7s`.
 pub(crate) fn age(seconds: f64) -> String {
     let s = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
@@ -99,6 +117,11 @@ mod tests {
         assert_eq!((count(9999), count(1_234_567)), ("9999".into(), "1.2M".into()));
         assert_eq!((age(7.9), age(312.0), age(273_600.0)), ("7s".into(), "5m 12s".into(), "3d 4h".into()));
         assert_eq!(age(f64::NAN), "0s");
+        assert_eq!(
+            [0.0, 850.4, 1_250.0, 2.5e7, 3.14e9, f64::NAN].map(nanos),
+            ["0 ns", "850 ns", "1.2 µs", "25.0 ms", "3.1 s", "-"]
+        );
+        assert_eq!([0.0, 0.125, 0.1, 0.333_33, 1.0, f64::NAN].map(percent), ["0%", "12.5%", "10%", "33.3%", "100%", "-"]);
     }
 
     #[test]

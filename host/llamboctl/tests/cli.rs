@@ -33,9 +33,23 @@ fn nobody() -> String {
 
 #[test]
 fn a_wrong_command_line_exits_with_64() {
-    for args in
-        [&["nonsense"][..], &["infer"], &["infer", "x", "--top-k", "-1"], &["drain"], &["--host", "https://x", "status"], &[]]
-    {
+    for args in [
+        &["nonsense"][..],
+        &["infer"],
+        &["infer", "x", "--top-k", "-1"],
+        &["infer", "x", "--tier", "3"],
+        &["infer", "x", "--label", "team"],
+        &["drain"],
+        &["session"],
+        &["session", "ask"],
+        &["session", "create", "--token-budget", "0"],
+        &["policy"],
+        &["policy", "load", "p.wasm"],
+        &["policy", "load", "p.wasm", "--as", "balancer", "--share", "100%"],
+        &["policy", "new", "Mine", "--world", "balancer"],
+        &["--host", "ftp://x", "status"],
+        &[],
+    ] {
         let output = run(args);
         assert_eq!(code(&output), 64, "{args:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
@@ -47,7 +61,7 @@ fn a_wrong_command_line_exits_with_64() {
 #[test]
 fn an_absent_host_exits_with_69_and_says_what_to_do() {
     let address = nobody();
-    for args in [&["status"][..], &["infer", "hello"], &["bench", "load"], &["health"]] {
+    for args in [&["status"][..], &["infer", "hello"], &["bench", "load"], &["health"], &["policy", "list"]] {
         let output = run(&[&["--host", &address], args].concat());
         assert_eq!(code(&output), 69, "{args:?}: {}", text(&output.stderr));
         let error = text(&output.stderr);
@@ -56,6 +70,14 @@ fn an_absent_host_exits_with_69_and_says_what_to_do() {
     let output = run(&["metrics", "--http", &address]);
     assert_eq!(code(&output), 69);
     assert!(text(&output.stderr).contains("is `llambo serve` running?"));
+}
+
+#[test]
+fn a_recording_without_a_host_leaves_no_file() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let file = folder.path().join("t.jsonl");
+    let output = run(&["--host", &nobody(), "policy", "record", file.to_str().expect("it is UTF-8")]);
+    assert_eq!((code(&output), file.exists()), (69, false), "{}", text(&output.stderr));
 }
 
 #[test]

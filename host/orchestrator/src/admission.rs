@@ -5,38 +5,35 @@
 
 use std::{sync::Arc, time::Duration};
 
-use llambo_inference::{GenerateRequest, ModelName, Node, NodeId, NodeState, NodeView, TypeName};
-use llambo_strategy::RequestView;
+use llambo_inference::{Node, NodeId, NodeState, NodeView};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     balance::Balance,
+    entry::Entry,
     error::DispatchError,
     lease::Lease,
     queue::{DrainRate, Queue, Ticket},
-    registry::{Entry, NodeKey, Registry, ScopeId},
+    quota::Quotas,
+    registry::{NodeKey, Registry, ScopeId},
+    report::Report,
+    turns::Turns,
+    wanted::Wanted,
 };
 
-/// Weight of the newest value in a node's time to first token: about the last ten requests count.
-const TTFT_ALPHA: f32 = 0.2;
+/// In place of a node's number, where its cache is that of all which share it.
+pub(crate) const SHARED: u64 = u64::MAX;
 
 pub(crate) struct Admission {
     pub(crate) registry: Registry,
     pub(crate) balance: Balance,
     queue: Queue<Waiter>,
-    rate: DrainRate,
-    in_flight: usize,
+    turns: Turns,
+    pub(crate) rate: DrainRate,
+    pub(crate) in_flight: usize,
     max_in_flight: usize,
     max_waiting: usize,
     draining: bool,
-}
-
-/// What a choice may know of a request, for as long as it waits.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    model: ModelName,
-    node_type: Option<TypeName>,
-    n_prompt_bytes: usize,
 }
 
 struct Waiter {
@@ -46,14 +43,25 @@ struct Waiter {
     call: oneshot::Sender<Call>,
 }
 
-/// What ends a wait: a lease, or `None` when no node that could serve the request is left.
-pub(crate) type Call = Option<Lease>;
+/// What ends a wait.
+pub(crate) type Call = Result<Lease, Gone>;
+
+/// Why a wait ended with nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// No node that could serve the request is left.
+    NoNode,
+    /// The queue was full, and somebody else's turn to have a place in it.
+    Displaced,
+}
 
 /// A node that was taken for a request; its lease is made outside the lock.
 pub(crate) struct Pick {
     pub(crate) key: NodeKey,
     pub(crate) node: Arc<dyn Node>,
     pub(crate) id: NodeId,
+    /// Its number, or that of all that share its cache.
+    pub(crate) home: u64,
     pub(crate) choice: Duration,
 }
 
@@ -69,44 +77,16 @@ pub(crate) struct Place {
     pub(crate) call: oneshot::Receiver<Call>,
 }
 
-/// How a request left its node.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Report {
-    /// Whether the node was asked at all.
-    pub(crate) used: bool,
-    pub(crate) ttft_us: Option<f32>,
-    /// What the node says of itself after an error.
-    pub(crate) observed: Option<NodeState>,
-}
-
 /// What must happen once the lock is released.
 #[derive(Default)]
 #[must_use = "waiters are called and nodes stopped by `Shared::apply`"]
 pub(crate) struct Effects {
-    pub(crate) calls: Vec<(oneshot::Sender<Call>, Option<Pick>)>,
+    pub(crate) calls: Vec<(oneshot::Sender<Call>, Result<Pick, Gone>)>,
     pub(crate) stop: Vec<Arc<dyn Node>>,
+    /// Nodes that rest because they failed, and until when.
+    pub(crate) rests: Vec<(NodeKey, Instant)>,
     /// Nothing is in flight and nobody waits.
     pub(crate) idle: bool,
-}
-
-// === impl Wanted ===
-
-impl Wanted {
-    pub(crate) fn by(request: &GenerateRequest) -> Self {
-        Self { model: request.model.clone(), node_type: request.node_type.clone(), n_prompt_bytes: request.prompt.n_bytes() }
-    }
-
-    pub(crate) fn of_view(view: &RequestView<'_>) -> Self {
-        Self { model: view.model.clone(), node_type: view.node_type.cloned(), n_prompt_bytes: view.n_prompt_bytes }
-    }
-
-    fn view(&self) -> RequestView<'_> {
-        RequestView { model: &self.model, node_type: self.node_type.as_ref(), n_prompt_bytes: self.n_prompt_bytes }
-    }
-
-    pub(crate) fn no_node(&self) -> DispatchError {
-        DispatchError::NoNode { model: self.model.clone(), node_type: self.node_type.clone() }
-    }
 }
 
 // === impl Admission ===
@@ -117,6 +97,7 @@ impl Admission {
             registry: Registry::default(),
             balance,
             queue: Queue::default(),
+            turns: Turns::default(),
             rate: DrainRate::default(),
             in_flight: 0,
             max_in_flight,
@@ -131,6 +112,18 @@ impl Admission {
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    pub(crate) fn max_waiting(&self) -> usize {
+        self.max_waiting
+    }
+
+    pub(crate) fn max_in_flight(&self) -> usize {
+        self.max_in_flight
+    }
+
+    pub(crate) fn n_waiting(&self, scope: ScopeId) -> usize {
+        self.queue.n_waiting(scope)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -150,17 +143,41 @@ impl Admission {
     }
 
     /// A node at once, a place in the queue, or why neither.
-    pub(crate) fn admit(&mut self, wanted: &Wanted, now: Instant) -> Result<(Ticket, Admitted), DispatchError> {
+    pub(crate) fn admit(
+        &mut self,
+        wanted: &Wanted,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Result<(Ticket, Admitted), DispatchError> {
         let scope = self.enter(wanted)?;
-        let ticket = self.queue.ticket();
+        let turn = self.turns.turn(&wanted.claim);
+        let ticket = self.queue.ticket(wanted.deferred, turn);
         if let Some(pick) = self.take(scope, &[], wanted) {
+            self.turns.served(turn);
             return Ok((ticket, Admitted::Now(pick)));
         }
-        let waiting = self.queue.len();
-        if waiting >= self.max_waiting {
-            return Err(DispatchError::QueueFull { waiting, limit: self.max_waiting, retry_after: self.retry_after(now) });
-        }
+        self.check_room(wanted, now, effects)?;
         Ok((ticket, Admitted::Later(self.wait(scope, ticket, wanted.clone(), Vec::new()))))
+    }
+
+    /// Whether one more may wait; somebody who has too many places may have to leave one for it.
+    fn check_room(&mut self, wanted: &Wanted, now: Instant, effects: &mut Effects) -> Result<(), DispatchError> {
+        let tenant = wanted.tenant();
+        if let Some(limit) = wanted.max_waiting
+            && self.turns.n_waiting(tenant) >= limit as usize
+        {
+            return Err(Quotas::too_many_wait(tenant, limit, self.retry_after(now)));
+        }
+        let waiting = self.queue.len();
+        if waiting < self.max_waiting {
+            return Ok(());
+        }
+        let displaced = self.turns.displaced(&wanted.claim).filter(|_| waiting <= self.max_waiting);
+        let Some(waiter) = displaced.and_then(|(ticket, scope)| self.take_out(scope, ticket)) else {
+            return Err(DispatchError::QueueFull { waiting, limit: self.max_waiting, retry_after: self.retry_after(now) });
+        };
+        effects.calls.push((waiter.call, Err(Gone::Displaced)));
+        Ok(())
     }
 
     /// A node at once, or nothing.
@@ -180,7 +197,7 @@ impl Admission {
     ) -> (Option<Admitted>, Effects) {
         let mut effects = Effects::default();
         self.give_back(failed, report, now, &mut effects);
-        let admitted = match self.registry.resolve(&wanted.model, wanted.node_type.as_ref()) {
+        let admitted = match self.registry.resolve(wanted) {
             Ok(scope) if self.registry.has_others(scope, avoid) => Some(
                 self.take(scope, avoid, wanted)
                     .map_or_else(|| Admitted::Later(self.wait(scope, ticket, wanted.clone(), avoid.to_vec())), Admitted::Now),
@@ -201,7 +218,7 @@ impl Admission {
 
     /// A waiter gave up. If it was called already, its lease comes back by itself.
     pub(crate) fn leave(&mut self, scope: ScopeId, ticket: Ticket) -> Effects {
-        self.queue.remove(scope, ticket);
+        self.take_out(scope, ticket);
         Effects { idle: self.is_idle(), ..Effects::default() }
     }
 
@@ -236,11 +253,19 @@ impl Admission {
         effects
     }
 
+    /// A node has rested.
+    pub(crate) fn rested(&mut self, key: NodeKey, now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        self.change(key, &mut effects, |entry| entry.breaker.close(now));
+        self.call_waiters(&mut effects);
+        effects
+    }
+
     fn enter(&self, wanted: &Wanted) -> Result<ScopeId, DispatchError> {
         if self.draining {
             return Err(DispatchError::Draining);
         }
-        let scope = self.registry.resolve(&wanted.model, wanted.node_type.as_ref())?;
+        let scope = self.registry.resolve(wanted)?;
         if self.registry.scope(scope).live == 0 {
             return Err(wanted.no_node());
         }
@@ -249,56 +274,43 @@ impl Admission {
 
     fn wait(&mut self, scope: ScopeId, ticket: Ticket, wanted: Wanted, avoid: Vec<NodeKey>) -> Place {
         let (sender, call) = oneshot::channel();
+        self.turns.waits(&wanted.claim.flow, ticket, scope);
         self.queue.push(scope, ticket, Waiter { wanted, avoid, call: sender });
         Place { scope, ticket, call }
+    }
+
+    fn take_out(&mut self, scope: ScopeId, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.queue.remove(scope, ticket)?;
+        self.turns.left(&waiter.wanted.claim.flow, ticket, scope);
+        Some(waiter)
     }
 
     fn take(&mut self, scope: ScopeId, avoid: &[NodeKey], wanted: &Wanted) -> Option<Pick> {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
+        let scope = self.preferred(scope, avoid, wanted);
+        let cached = self.registry.slots_of(&wanted.cached, scope);
         let (balance, mut choice) = (&mut self.balance, Duration::ZERO);
         let key = self.registry.choose(scope, avoid, |index| {
-            let (slot, took) = balance.choose(index, &wanted.view())?;
+            let (slot, took) = balance.choose(index, &wanted.view(&cached))?;
             choice = took;
             Some(slot)
         })?;
         self.in_flight += 1;
         // a taken node only ever becomes less available: there is no one to call
-        self.change(key, &mut Effects::default(), |entry| {
-            entry.in_flight += 1;
-            if entry.observed == NodeState::Hibernated {
-                entry.observed = NodeState::Ready;
-            }
-        });
-        let entry = self.registry.entry(key)?;
-        Some(Pick { key, node: Arc::clone(&entry.node), id: entry.id.clone(), choice })
+        self.change(key, &mut Effects::default(), Entry::occupy);
+        self.pick(key, choice)
     }
 
-    fn give_back(&mut self, key: NodeKey, report: Report, now: Instant, effects: &mut Effects) {
-        self.in_flight -= 1;
-        if report.used {
-            self.rate.ended(now);
-        }
-        let number = self.balance.number();
-        self.change(key, effects, |entry| {
-            entry.in_flight -= 1;
-            if entry.served_under != number {
-                (entry.served, entry.served_under) = (0, number);
-            }
-            entry.served += u64::from(report.used);
-            if let Some(ttft_us) = report.ttft_us {
-                let before = if entry.ttft_us > 0.0 { entry.ttft_us } else { ttft_us };
-                entry.ttft_us = before + TTFT_ALPHA * (ttft_us - before);
-            }
-            if let Some(observed) = report.observed {
-                entry.observed = observed;
-            }
-        });
+    pub(crate) fn pick(&self, key: NodeKey, choice: Duration) -> Option<Pick> {
+        let entry = self.registry.entry(key)?;
+        let home = if entry.shares_cache { SHARED } else { entry.number };
+        Some(Pick { key, node: Arc::clone(&entry.node), id: entry.id.clone(), home, choice })
     }
 
     /// Changes a node, removes it if it is idle and will take nothing more, and tells the queue what that means for its scopes.
-    fn change(&mut self, key: NodeKey, effects: &mut Effects, change: impl FnOnce(&mut Entry)) {
+    pub(crate) fn change(&mut self, key: NodeKey, effects: &mut Effects, change: impl FnOnce(&mut Entry)) {
         let Some(scopes) = self.registry.change(key, change) else { return };
         if self.registry.entry(key).is_some_and(|entry| entry.in_flight == 0 && entry.leaves()) {
             effects.stop.extend(self.registry.remove(key));
@@ -307,19 +319,23 @@ impl Admission {
             let scope = self.registry.scope(id);
             self.queue.set_servable(id, scope.has_candidates());
             if scope.live == 0 {
-                effects.calls.extend(self.queue.clear(id).map(|waiter| (waiter.call, None)));
+                for (ticket, waiter) in self.queue.clear(id) {
+                    self.turns.left(&waiter.wanted.claim.flow, ticket, id);
+                    effects.calls.push((waiter.call, Err(Gone::NoNode)));
+                }
             }
         }
     }
 
-    /// Gives free nodes to those who wait, in order of arrival, as far as the limit allows.
-    fn call_waiters(&mut self, effects: &mut Effects) {
+    /// Gives free nodes to those who wait, in order of turns, as far as the limit allows.
+    pub(crate) fn call_waiters(&mut self, effects: &mut Effects) {
         while self.in_flight < self.max_in_flight {
             let Some((ticket, scope)) = self.next_waiter() else { break };
-            let Some(waiter) = self.queue.remove(scope, ticket) else { break };
+            let Some(waiter) = self.take_out(scope, ticket) else { break };
             let pick = self.take(scope, &waiter.avoid, &waiter.wanted);
             debug_assert!(pick.is_some(), "a scope that can serve a waiter has a candidate");
-            effects.calls.push((waiter.call, pick));
+            self.turns.served(ticket.turn);
+            effects.calls.push((waiter.call, pick.ok_or(Gone::NoNode)));
         }
         effects.idle = self.is_idle();
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use llambo_inference::Instant;
-use llambo_strategy::{Balancer, Candidates, RequestView, Slot};
+use llambo_strategy::{Balancer, Candidates, RequestView, Slot, percentile};
 
 use crate::index::Index;
 
@@ -37,6 +37,10 @@ impl Balance {
 
     pub(crate) fn name(&self) -> &'static str {
         self.balancer.name()
+    }
+
+    pub(crate) fn balancer(&self) -> Arc<dyn Balancer> {
+        Arc::clone(&self.balancer)
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -96,27 +100,5 @@ impl Balance {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-}
-
-/// The value that a share of `p` of the values does not exceed (nearest rank); 0 of nothing. Sorts the values.
-pub(crate) fn percentile(values: &mut [f64], p: f64) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank between 0 and the number of values")]
-    let rank = (p * values.len() as f64).ceil() as usize;
-    values.get(rank.max(1) - 1).copied().unwrap_or(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let mut values: Vec<f64> = (1..=200).map(f64::from).rev().collect();
-        let found = [percentile(&mut values, 0.5), percentile(&mut values, 0.99)];
-        assert_eq!(found.map(f64::to_bits), [100.0, 198.0].map(f64::to_bits));
-        let found = [percentile(&mut [], 0.5), percentile(&mut [7.0], 0.99)];
-        assert_eq!(found.map(f64::to_bits), [0.0, 7.0].map(f64::to_bits));
     }
 }

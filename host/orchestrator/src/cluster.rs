@@ -1,20 +1,22 @@
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use llambo_inference::{ModelName, Node, NodeId, NodeState, TypeName};
-use llambo_strategy::{Balancer, by_name};
+use llambo_inference::{ModelName, Node, NodeId, NodeState, TenantName, TypeName};
+use llambo_strategy::{by_name, percentile};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Semaphore, SemaphorePermit, broadcast},
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    Settings,
+    Policies, Settings,
     admission::{Admission, Effects},
-    balance::{Balance, percentile},
+    balance::Balance,
     dispatcher::Dispatcher,
+    entry::Entry,
     error::{ClusterError, SpawnError, StillBusy},
-    registry::{Entry, NodeKey},
+    registry::NodeKey,
+    route::RouteRecord,
     shared::Shared,
 };
 
@@ -50,6 +52,10 @@ pub struct TypeInfo {
     pub name: TypeName,
     /// The model its nodes serve.
     pub model: ModelName,
+    /// Whose its nodes are.
+    pub tenant: TenantName,
+    /// The fewest and the most nodes that a scaler may leave it; `None`: it is not scaled.
+    pub bounds: Option<(u32, u32)>,
 }
 
 /// New nodes.
@@ -89,15 +95,6 @@ pub enum DrainTarget {
     Type(TypeName),
 }
 
-/// What [`Cluster::set_balancer`] changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BalancerSwitch {
-    /// The strategy before.
-    pub before: &'static str,
-    /// The strategy from now on.
-    pub after: &'static str,
-}
-
 /// The nodes of this host and what operators do with them. Clones are the same cluster.
 #[derive(Clone)]
 pub struct Cluster {
@@ -112,21 +109,39 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClusterError::Strategy`] if the settings name one that does not exist.
-    pub fn new(factory: Arc<dyn NodeFactory>, mut settings: Settings) -> Result<Self, ClusterError> {
+    pub fn new(factory: Arc<dyn NodeFactory>, settings: Settings) -> Result<Self, ClusterError> {
+        Self::with_policies(factory, settings, Policies::default())
+    }
+
+    /// The same with policies that may decide in the place of what is built in.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn with_policies(
+        factory: Arc<dyn NodeFactory>,
+        mut settings: Settings,
+        policies: Policies,
+    ) -> Result<Self, ClusterError> {
         settings.max_in_flight = settings.max_in_flight.max(1);
         settings.attempts = settings.attempts.max(1);
         let balance = Balance::new(by_name(&settings.strategy)?, rand::random());
         let mut admission = Admission::new(balance, settings.max_in_flight, settings.max_waiting);
+        admission.registry.is_separate = settings.separate_tenants;
         for info in factory.types() {
             admission.registry.know(&info);
         }
-        let shared = Arc::new(Shared::new(admission, settings));
+        let shared = Arc::new(Shared::new(admission, settings, policies));
         Ok(Self { shared, factory, operations: Arc::new(Semaphore::new(1)) })
     }
 
     /// The door for requests.
     pub fn dispatcher(&self) -> Dispatcher {
         Dispatcher::new(Arc::clone(&self.shared))
+    }
+
+    /// Every routing decision from now on and how it ended. Whoever reads slowly misses some, and is told how many.
+    pub fn records(&self) -> broadcast::Receiver<Arc<RouteRecord>> {
+        self.shared.recorder.subscribe()
     }
 
     /// The node types that can be spawned.
@@ -217,24 +232,6 @@ impl Cluster {
             }
         }
         twice.map_or(Ok(()), |node| Err(ClusterError::DuplicateNode { node }))
-    }
-
-    /// Switches the strategy for all requests that are placed from now on, waiting ones included.
-    ///
-    /// # Errors
-    /// [`ClusterError::Strategy`], with the names there are.
-    pub fn set_balancer(&self, name: &str) -> Result<BalancerSwitch, ClusterError> {
-        let balancer = by_name(name)?;
-        let after = balancer.name();
-        Ok(BalancerSwitch { before: self.use_balancer(balancer), after })
-    }
-
-    /// The same with a strategy that is not built in. Answers with the name of the one before.
-    pub fn use_balancer(&self, balancer: Arc<dyn Balancer>) -> &'static str {
-        let after = balancer.name();
-        let before = self.shared.lock().balance.set(balancer);
-        tracing::info!(before, after, "strategy switched");
-        before
     }
 
     /// From now on new requests are refused and no nodes are made. Requests that were let in, waiting ones included, are

@@ -1,6 +1,6 @@
 use std::{fmt::Display, time::Duration};
 
-use llambo_inference::{InferenceError, ModelName, NodeId, TypeName};
+use llambo_inference::{InferenceError, ModelName, NodeId, TenantName, TypeName};
 use llambo_strategy::UnknownStrategy;
 
 /// What a client is told to wait when the orchestrator cannot say how long its trouble lasts.
@@ -26,6 +26,26 @@ pub enum DispatchError {
         /// How long it waited.
         waited: Duration,
         /// When a place is likely, from how fast requests ended lately.
+        retry_after: Duration,
+    },
+    /// Its tenant has used what it may use, or has as many requests as it may have.
+    #[error("tenant `{tenant}` is at its limit of {limit} (`{quota}`); try again in {} ms", .retry_after.as_millis())]
+    QuotaExceeded {
+        /// Whose request it is.
+        tenant: TenantName,
+        /// The key of the configuration that limits it.
+        quota: &'static str,
+        /// What it says.
+        limit: u32,
+        /// When there will be room, as far as that is known.
+        retry_after: Duration,
+    },
+    /// A policy has refused it.
+    #[error("not admitted: {}", if .reason.is_empty() { "a policy refuses it" } else { .reason })]
+    NotAdmitted {
+        /// What the policy says.
+        reason: String,
+        /// When to come back.
         retry_after: Duration,
     },
     /// Nothing that could serve it exists, so waiting is of no use.
@@ -67,6 +87,8 @@ impl DispatchError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::QueueFull { .. } | Self::WaitExpired { .. } => "QUEUE_FULL",
+            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
+            Self::NotAdmitted { .. } => "NOT_ADMITTED",
             Self::NoNode { .. } => "NO_NODE",
             Self::Draining => "DRAINING",
             Self::UnknownType { .. } => "UNKNOWN_TYPE",
@@ -78,7 +100,10 @@ impl DispatchError {
     /// When to try again; `None` when that is of no use or nothing needs to be waited for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { retry_after, .. } | Self::WaitExpired { retry_after, .. } => Some(*retry_after),
+            Self::QueueFull { retry_after, .. }
+            | Self::WaitExpired { retry_after, .. }
+            | Self::QuotaExceeded { retry_after, .. }
+            | Self::NotAdmitted { retry_after, .. } => Some(*retry_after),
             Self::NoNode { .. } | Self::Draining | Self::Inference(InferenceError::Full { .. } | InferenceError::Stopped(_)) => {
                 Some(RETRY_WHEN_UNKNOWN)
             }

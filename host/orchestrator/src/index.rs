@@ -4,14 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use llambo_strategy::{Candidates, LoadView, Slot, entropy};
+use llambo_strategy::{Candidates, LoadView, Slot, entropy, weight_steps};
 
 use crate::{bitset::Bitset, fenwick::Fenwick, registry::NodeKey};
 
-/// Steps per unit of weight: weights down to a millionth are told apart.
-const WEIGHT_STEPS: f64 = 1_048_576.0;
-/// 2^24 nodes of this weight still sum to less than 2^64.
-const MAX_WEIGHT: f64 = 1_048_576.0;
 /// Emptied buckets kept for the next load that turns up, to save clearing memory while nodes move up and down.
 const SPARE_BUCKETS: usize = 16;
 
@@ -44,7 +40,7 @@ impl Index {
     /// Adds a node, not eligible yet.
     pub(crate) fn insert(&mut self, node: NodeKey, capacity: u32, weight: f64) -> Slot {
         let load = LoadView { in_flight: 0, capacity, weight, ttft_us: 0.0 };
-        let member = Some(Member { node, load, weight: steps(weight), place: None });
+        let member = Some(Member { node, load, weight: weight_steps(weight), place: None });
         if let Some(slot) = self.vacant.pop() {
             self.members[position(slot)] = member;
             return slot;
@@ -111,6 +107,23 @@ impl Index {
         self.member(slot).map(|member| member.node)
     }
 
+    /// Nodes with the fewest requests in flight, among equals in turn after `after`: `n` at most.
+    pub(crate) fn idlest(&self, after: Option<Slot>, n: usize) -> Vec<NodeKey> {
+        let mut nodes = Vec::with_capacity(n.min(self.dense.len()));
+        for bucket in self.buckets.values() {
+            let first = bucket.next_cyclic(after.map(position));
+            let mut next = first;
+            while let Some(at) = next {
+                if nodes.len() == n {
+                    return nodes;
+                }
+                nodes.extend(self.node(slot_at(at)));
+                next = bucket.next_cyclic(Some(at)).filter(|next| Some(*next) != first);
+            }
+        }
+        nodes
+    }
+
     pub(crate) fn is_eligible(&self, slot: Slot) -> bool {
         self.member(slot).is_some_and(|member| member.place.is_some())
     }
@@ -159,6 +172,10 @@ impl Candidates for Index {
         self.weights.covering(entropy::below(fraction, self.weights.total())).map(slot_at)
     }
 
+    fn contains(&self, slot: Slot) -> bool {
+        self.is_eligible(slot)
+    }
+
     fn load(&self, slot: Slot) -> LoadView {
         self.member(slot).map(|member| member.load).unwrap_or_default()
     }
@@ -174,14 +191,6 @@ fn position(slot: Slot) -> usize {
 
 fn slot_at(position: usize) -> Slot {
     Slot(u32::try_from(position).expect("positions come from slots"))
-}
-
-/// At least one step, so that a node of tiny weight is still chosen at times; nonsense counts as 1.
-fn steps(weight: f64) -> u64 {
-    let weight = if weight.is_finite() && weight > 0.0 { weight.min(MAX_WEIGHT) } else { 1.0 };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in [0, 2^40] by the line above")]
-    let steps = (weight * WEIGHT_STEPS).round() as u64;
-    steps.max(1)
 }
 
 #[cfg(test)]

@@ -3,11 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use llambo_inference::{Fault, InferenceError, Node, NodeId, NodeState};
 use tokio::time::Instant;
 
-use crate::{
-    admission::{Pick, Report},
-    registry::NodeKey,
-    shared::Shared,
-};
+use crate::{admission::Pick, registry::NodeKey, report::Report, shared::Shared, wanted::Wanted};
 
 /// One request's place on one node.
 ///
@@ -17,6 +13,9 @@ pub struct Lease {
     node: Arc<dyn Node>,
     id: NodeId,
     key: NodeKey,
+    home: u64,
+    choice: Duration,
+    asked: Option<Instant>,
     report: Report,
     failed: bool,
     given_back: bool,
@@ -24,12 +23,17 @@ pub struct Lease {
 
 impl Lease {
     pub(crate) fn new(shared: &Arc<Shared>, pick: Pick) -> Self {
-        metrics::histogram!("llambo_orchestrator_choice_seconds").record(pick.choice);
+        if pick.choice > Duration::ZERO {
+            metrics::histogram!("llambo_orchestrator_choice_seconds").record(pick.choice);
+        }
         Self {
             shared: Arc::clone(shared),
             node: pick.node,
             id: pick.id,
             key: pick.key,
+            home: pick.home,
+            choice: pick.choice,
+            asked: None,
             report: Report::default(),
             failed: false,
             given_back: false,
@@ -49,9 +53,41 @@ impl Lease {
         self.key
     }
 
+    /// Whose cache will have what it computes.
+    pub(crate) fn home(&self) -> u64 {
+        self.home
+    }
+
+    /// How long the strategy took.
+    pub(crate) fn choice(&self) -> Duration {
+        self.choice
+    }
+
+    /// A place on another node for this one; or this one, when that cannot take the request.
+    pub(crate) fn move_to(mut self, node: u64, wanted: &Wanted, failed: &[NodeKey]) -> Result<Self, Self> {
+        let moved = self.shared.lock().relocate(self.key, node, wanted, failed);
+        let Some((pick, effects)) = moved else { return Err(self) };
+        self.given_back = true;
+        self.shared.apply(effects);
+        let mut moved = Self::new(&self.shared, pick);
+        moved.choice = self.choice;
+        Ok(moved)
+    }
+
     /// The node is asked now.
     pub(crate) fn mark_used(&mut self) {
         self.report.used = true;
+        self.asked = Some(Instant::now());
+    }
+
+    /// The node has answered to the end.
+    pub(crate) fn mark_finished(&mut self) {
+        self.report.latency_us = Some(self.since_asked().as_secs_f32() * 1e6);
+    }
+
+    /// How long the node has been at it.
+    pub(crate) fn since_asked(&self) -> Duration {
+        self.asked.map(|asked| asked.elapsed()).unwrap_or_default()
     }
 
     pub(crate) fn first_token_after(&mut self, ttft: Duration) {
@@ -61,6 +97,7 @@ impl Lease {
     /// The node answered with an error: it will be asked how it is when the place is given back.
     pub(crate) fn mark_failed(&mut self, error: &InferenceError) {
         self.failed |= error.fault() == Fault::Node;
+        self.report.failed = self.failed;
     }
 
     /// Ends the lease without giving the place back, which is the caller's duty now.

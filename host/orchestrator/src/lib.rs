@@ -11,45 +11,76 @@
 //! ```
 //!
 //! Guarantees, each of which is a test: a node's place is taken for exactly as long as its stream lives; a stream has exactly
-//! one end; nothing is retried once a token was seen; requests for the same nodes are served in order of arrival; a node
-//! that is taken out of service finishes what it has; dropping anything cancels it.
+//! one end, and whichever nodes fail in the middle, no token of it is told twice or left out; a node that is taken out of
+//! service finishes what it has; dropping anything cancels it.
 //!
 //! It knows no Wasm, no protobuf and no HTTP.
 
 mod admission;
 mod balance;
 mod bitset;
+mod breaker;
 mod cluster;
+mod course;
 mod dispatcher;
+mod entry;
 mod error;
+mod facts;
+mod fan;
+mod faults;
+mod feed;
 mod fenwick;
+mod guide;
+mod homes;
 mod index;
 mod lease;
 mod listing;
 mod moving;
+mod observe;
+mod proposal;
 mod queue;
+mod quota;
 mod record;
 mod registry;
+mod report;
+mod retries;
+mod route;
+mod scaling;
+mod scopes;
 mod served;
 mod shared;
 mod status;
+mod switch;
+mod told;
+mod turns;
+mod usage;
+mod wanted;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-pub use cluster::{BalancerSwitch, Cluster, DrainTarget, Found, NodeFactory, ScaleReport, SpawnOutcome, SpawnReport, TypeInfo};
+use llambo_inference::TenantName;
+
+pub use cluster::{Cluster, DrainTarget, Found, NodeFactory, ScaleReport, SpawnOutcome, SpawnReport, TypeInfo};
 pub use dispatcher::Dispatcher;
 pub use error::{ClusterError, DispatchError, SpawnError, StillBusy};
+pub use fan::MAX_ANSWERS;
+pub use faults::{ActiveFault, Fault, FaultError, FaultKind};
+pub use guide::Policies;
 pub use lease::Lease;
 pub use listing::{NodeEntry, NodeFilter, NodePage};
 pub use moving::{Adopted, Moved};
+pub use quota::Terms;
 pub use record::Totals;
-pub use status::{BalancerReport, ClusterStatus, describe_metrics};
+pub use route::{Route, RouteCandidate, RouteRecord, Routed, TierBy};
+pub use scaling::Autoscaler;
+pub use status::{ClusterStatus, describe_metrics};
+pub use switch::{BalancerReport, BalancerSwitch};
 
 #[cfg(test)]
 mod tests;
 
 /// Limits and the strategy to begin with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Requests that may wait for a node; further ones are refused at once. 0 lets none wait.
     pub max_waiting: usize,
@@ -57,8 +88,16 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long a request may wait for a node, its deadline apart.
     pub max_wait: Duration,
-    /// Nodes that a request is tried on before its first event. At least 1.
+    /// Nodes that a request is tried on before it gets on. At least 1.
     pub attempts: u32,
+    /// How long a node may say nothing before another one goes on with its request; `None`: as long as it likes.
+    pub stall_timeout: Option<Duration>,
+    /// Whether faults may be injected.
+    pub allow_faults: bool,
+    /// What tenants are promised and may take; others have a weight of 1 and no limits of their own.
+    pub tenants: HashMap<TenantName, Terms>,
+    /// Whether a tenant's nodes are for its own requests alone; those of `default` are everybody's.
+    pub separate_tenants: bool,
     /// Name of the strategy, one of [`llambo_strategy::NAMES`] or an alias.
     pub strategy: String,
 }
@@ -70,6 +109,10 @@ impl Default for Settings {
             max_in_flight: usize::MAX,
             max_wait: Duration::from_secs(30),
             attempts: 3,
+            stall_timeout: None,
+            allow_faults: false,
+            tenants: HashMap::new(),
+            separate_tenants: false,
             strategy: "least-loaded".into(),
         }
     }

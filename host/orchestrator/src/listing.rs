@@ -4,8 +4,8 @@ use llambo_inference::{Node, NodeId, NodeState, NodeView, TypeName};
 
 use crate::{
     cluster::Cluster,
+    entry::{Entry, shown_state},
     error::ClusterError,
-    registry::{Entry, shown_state},
 };
 
 /// Nodes read under one hold of the lock.

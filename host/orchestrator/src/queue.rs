@@ -1,4 +1,4 @@
-//! Who waits: one line for each scope, in order of arrival over all of them.
+//! Who waits: one line for each scope, in order of turns over all of them.
 //!
 //! The head of every line whose scope has a free node is kept in one ordered set, so the next to be served is found without
 //! looking at those who wait for something else. Pure: it neither wakes anyone nor knows what is waited with.
@@ -12,9 +12,15 @@ use tokio::time::Instant;
 
 use crate::registry::ScopeId;
 
-/// When a request arrived, relative to all others. A request that is dispatched again keeps its ticket.
+/// Whose turn it is, relative to all others. A request that is dispatched again keeps its ticket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket {
+    /// Behind all that are not.
+    is_deferred: bool,
+    pub(crate) turn: u128,
+    /// Of equal turns the earlier one comes first.
+    number: u64,
+}
 
 #[derive(Debug)]
 pub(crate) struct Queue<W> {
@@ -22,7 +28,7 @@ pub(crate) struct Queue<W> {
     /// First ticket of each line whose scope has a free node.
     heads: BTreeSet<(Ticket, ScopeId)>,
     waiting: usize,
-    next: Ticket,
+    n_tickets: u64,
 }
 
 #[derive(Debug)]
@@ -51,8 +57,12 @@ const RETRY_MAX: Duration = Duration::from_mins(1);
 // === impl Ticket ===
 
 impl Ticket {
+    pub(crate) fn new(is_deferred: bool, turn: u128, number: u64) -> Self {
+        Self { is_deferred, turn, number }
+    }
+
     pub(crate) fn following(self) -> Self {
-        Self(self.0 + 1)
+        Self { number: self.number + 1, ..self }
     }
 }
 
@@ -60,7 +70,7 @@ impl Ticket {
 
 impl<W> Default for Queue<W> {
     fn default() -> Self {
-        Self { lines: Vec::new(), heads: BTreeSet::new(), waiting: 0, next: Ticket::default() }
+        Self { lines: Vec::new(), heads: BTreeSet::new(), waiting: 0, n_tickets: 0 }
     }
 }
 
@@ -69,11 +79,15 @@ impl<W> Queue<W> {
         self.waiting
     }
 
-    /// A ticket later than all before.
-    pub(crate) fn ticket(&mut self) -> Ticket {
-        let ticket = self.next;
-        self.next = ticket.following();
-        ticket
+    /// A ticket for a turn, behind those that have the same.
+    pub(crate) fn ticket(&mut self, is_deferred: bool, turn: u128) -> Ticket {
+        self.n_tickets += 1;
+        Ticket::new(is_deferred, turn, self.n_tickets)
+    }
+
+    /// How many wait for a scope.
+    pub(crate) fn n_waiting(&self, scope: ScopeId) -> usize {
+        self.lines.get(scope.0).map_or(0, |line| line.waiters.len())
     }
 
     pub(crate) fn push(&mut self, scope: ScopeId, ticket: Ticket, waiter: W) {
@@ -91,12 +105,12 @@ impl<W> Queue<W> {
         Some(waiter)
     }
 
-    /// Takes everyone out of a line, first come first.
-    pub(crate) fn clear(&mut self, scope: ScopeId) -> impl Iterator<Item = W> {
+    /// Takes everyone out of a line, in order.
+    pub(crate) fn clear(&mut self, scope: ScopeId) -> impl Iterator<Item = (Ticket, W)> {
         let waiters = std::mem::take(&mut self.line(scope).waiters);
         self.waiting -= waiters.len();
         self.refresh(scope);
-        waiters.into_values()
+        waiters.into_iter()
     }
 
     /// Says whether a scope has a free node.
@@ -113,7 +127,7 @@ impl<W> Queue<W> {
         self.heads.range((from, ScopeId(0))..).next().copied()
     }
 
-    /// Those who wait for a scope, first come first.
+    /// Those who wait for a scope, in order.
     pub(crate) fn waiters(&self, scope: ScopeId) -> impl Iterator<Item = (Ticket, &W)> {
         self.lines.get(scope.0).into_iter().flat_map(|line| &line.waiters).map(|(ticket, waiter)| (*ticket, waiter))
     }
@@ -168,16 +182,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_next_served_is_the_earliest_of_all_whose_scope_has_a_free_node(
-            steps in vec((0u8..4, 0usize..5, any::<bool>()), 1..200),
+        fn the_next_served_is_the_first_of_all_whose_scope_has_a_free_node(
+            steps in vec((0u8..4, 0usize..5, any::<bool>(), 0u128..20), 1..200),
         ) {
             let (mut queue, mut model, mut servable) = (Queue::default(), Vec::<(Ticket, ScopeId)>::new(), [false; 5]);
-            for (action, n, flag) in steps {
+            for (action, n, flag, turn) in steps {
                 match action {
                     0 | 1 => {
-                        let ticket = queue.ticket();
+                        let ticket = queue.ticket(flag, turn);
                         queue.push(ScopeId(n), ticket, ticket);
                         model.push((ticket, ScopeId(n)));
+                        model.sort();
                     }
                     2 => {
                         queue.set_servable(ScopeId(n), flag);
@@ -201,10 +216,10 @@ mod tests {
     fn clearing_a_line_leaves_the_others() {
         let mut queue = Queue::default();
         for (scope, name) in [(0, "a"), (1, "b"), (0, "c")] {
-            let ticket = queue.ticket();
+            let ticket = queue.ticket(false, 0);
             queue.push(ScopeId(scope), ticket, name);
         }
-        assert_eq!(queue.clear(ScopeId(0)).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(queue.clear(ScopeId(0)).map(|(_, name)| name).collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!((queue.len(), queue.waiters(ScopeId(1)).count()), (1, 1));
     }
 

@@ -11,7 +11,7 @@ use std::{
 use llambo_inference::{Fault, Finished, GenerateRequest, InferenceError, ModelName, NodeId, RequestId, Usage};
 use tokio::time::Instant;
 
-use crate::{error::DispatchError, shared::Shared};
+use crate::{error::DispatchError, observe::Observed, quota::Hold, route::RouteRecord, shared::Shared, usage::Use};
 
 /// What happened since the host started. Once nothing is under way, `requests` is the sum of the four that follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,15 @@ pub(crate) struct Record {
     usage: Usage,
     outcome: Outcome,
     error: Option<String>,
+    /// What its tenant uses, while that is counted.
+    of_tenant: Option<Use>,
+    /// What its tenant may use, where that is limited.
+    hold: Option<Hold>,
+    /// Its last decision in the record, and when its node was asked and said something first.
+    decision: Option<u64>,
+    asked: Option<Instant>,
+    first: Option<Instant>,
+    pub(crate) observed: Observed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +95,19 @@ impl Counters {
     }
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 // === impl Record ===
 
 impl Record {
@@ -101,14 +123,33 @@ impl Record {
             usage: Usage::default(),
             outcome: Outcome::Cancelled,
             error: None,
+            of_tenant: None,
+            hold: None,
+            decision: None,
+            asked: None,
+            first: None,
+            observed: Observed::open(request),
         }
     }
 
+    /// It is within what its tenant may use.
+    pub(crate) fn hold(&mut self, hold: Option<Hold>) {
+        self.hold = hold;
+    }
+
+    /// It was let in.
+    pub(crate) fn let_in(&mut self, of_tenant: Option<Use>) {
+        self.of_tenant = of_tenant;
+    }
+
     /// A node was found.
-    pub(crate) fn assigned(&mut self, node: &NodeId) {
-        if self.node.is_none() {
-            metrics::histogram!("llambo_orchestrator_queue_wait_seconds").record(self.arrived.elapsed());
+    pub(crate) fn assigned(&mut self, node: &NodeId, decision: Option<u64>) {
+        self.tell_end("failed");
+        (self.decision, self.asked) = (decision, Some(Instant::now()));
+        if let Some(of_tenant) = &mut self.of_tenant {
+            of_tenant.runs();
         }
+        self.observed.assigned(node, self.arrived.elapsed());
         self.node = Some(node.clone());
     }
 
@@ -118,26 +159,33 @@ impl Record {
     }
 
     pub(crate) fn generated(&mut self, n_tokens: u32) {
-        if self.ttft.is_none() {
-            let ttft = self.arrived.elapsed();
-            metrics::histogram!("llambo_orchestrator_ttft_seconds").record(ttft);
-            self.ttft = Some(ttft);
+        let ttft = self.ttft.is_none().then(|| self.arrived.elapsed());
+        self.observed.generated(n_tokens, ttft);
+        if ttft.is_some() {
+            (self.ttft, self.first) = (ttft, Some(Instant::now()));
         }
         self.usage.output_tokens = self.usage.output_tokens.saturating_add(n_tokens);
     }
 
-    pub(crate) fn n_generated(&self) -> u32 {
-        self.usage.output_tokens
+    /// Tells whoever listens how the recorded decision went.
+    fn tell_end(&mut self, outcome: &'static str) {
+        let (Some(number), Some(asked)) = (self.decision.take(), self.asked) else { return };
+        let ttft = self.first.map(|first| first.saturating_duration_since(asked));
+        let (at, latency) = (self.shared.started.elapsed(), asked.elapsed());
+        let end = RouteRecord::End { number, at, outcome, ttft, latency, usage: self.usage };
+        let _ = self.shared.recorder.send(Arc::new(end));
     }
 
     pub(crate) fn finished(&mut self, finished: &Finished) {
         self.usage = finished.usage;
+        self.observed.finished(finished);
         self.outcome = Outcome::Finished;
     }
 
     pub(crate) fn failed(&mut self, error: &InferenceError) {
         let gone = matches!(error, InferenceError::Cancelled | InferenceError::Stalled { .. });
         self.outcome = if gone { Outcome::Cancelled } else { Outcome::Failed };
+        self.observed.failed(error.reason());
         self.error = (error.fault() == Fault::Node).then(|| error.to_string());
     }
 
@@ -146,26 +194,34 @@ impl Record {
             return self.failed(error);
         }
         self.outcome = Outcome::Rejected;
+        self.observed.failed(error.reason());
         metrics::counter!("llambo_orchestrator_rejected_total", "reason" => error.reason()).increment(1);
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.tell_end(self.outcome.as_str());
         let counters = &self.shared.counters;
-        let (counter, outcome) = match self.outcome {
-            Outcome::Finished => (&counters.finished, "finished"),
-            Outcome::Failed => (&counters.failed, "failed"),
-            Outcome::Cancelled => (&counters.cancelled, "cancelled"),
-            Outcome::Rejected => (&counters.rejected, "rejected"),
+        let outcome = self.outcome.as_str();
+        let counter = match self.outcome {
+            Outcome::Finished => &counters.finished,
+            Outcome::Failed => &counters.failed,
+            Outcome::Cancelled => &counters.cancelled,
+            Outcome::Rejected => &counters.rejected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        let n_tokens = u64::from(self.usage.input_tokens) + u64::from(self.usage.output_tokens);
+        if let Some(of_tenant) = &mut self.of_tenant {
+            of_tenant.cost(n_tokens);
+        }
+        if let Some(hold) = &mut self.hold {
+            hold.cost(n_tokens);
+        }
         counters.input_tokens.fetch_add(self.usage.input_tokens.into(), Ordering::Relaxed);
         counters.output_tokens.fetch_add(self.usage.output_tokens.into(), Ordering::Relaxed);
         metrics::counter!("llambo_orchestrator_requests_total", "outcome" => outcome).increment(1);
-        if self.outcome != Outcome::Rejected {
-            metrics::histogram!("llambo_orchestrator_request_seconds").record(self.arrived.elapsed());
-        }
+        self.observed.ended(outcome, self.arrived.elapsed());
         if let Some(error) = &self.error {
             // a node's fault that reached a client: the node itself says whether a person must act
             tracing::debug!(request_id = %self.id, error, "request failed");

@@ -13,10 +13,17 @@ use std::{
     sync::Arc,
 };
 
-use llambo_inference::{InferenceError, ModelName, Node, NodeId, NodeState, NodeView, TypeName};
-use llambo_strategy::{Candidates, Slot};
+use llambo_inference::{ModelName, Node, NodeId, NodeState, NodeView, TenantName, TypeName};
+use llambo_strategy::{Candidates, NodeKind, Slot};
 
-use crate::{cluster::TypeInfo, error::DispatchError, index::Index};
+use crate::{
+    breaker::Breaker,
+    cluster::TypeInfo,
+    entry::{Entry, is_live},
+    feed::Feed,
+    index::Index,
+    scopes::Owner,
+};
 
 /// A node's place in the registry, taken by another node after its removal. A lease keeps its node from being removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,10 +37,19 @@ pub(crate) struct ScopeId(pub(crate) usize);
 pub(crate) struct Registry {
     entries: Vec<Option<Entry>>,
     vacant: Vec<NodeKey>,
+    /// How often each place was taken, so that a node's number is never another's.
+    takings: Vec<u32>,
+    /// What nodes have in common. Only ever grows; those who ask policies hold it.
+    kinds: Arc<Vec<NodeKind>>,
+    /// What changes, for policies that keep count.
+    pub(crate) feed: Feed,
     by_id: BTreeMap<NodeId, NodeKey>,
-    scopes: Vec<Scope>,
-    by_model: HashMap<ModelName, ScopeId>,
-    types: BTreeMap<TypeName, TypeRow>,
+    pub(crate) scopes: Vec<Scope>,
+    /// The nodes of each model, by whose they are.
+    pub(crate) by_model: HashMap<ModelName, Vec<(Owner, ScopeId)>>,
+    pub(crate) types: BTreeMap<TypeName, TypeRow>,
+    /// Whether a tenant's nodes are for its own requests alone.
+    pub(crate) is_separate: bool,
 }
 
 /// The nodes of one model, or those of one node type.
@@ -42,75 +58,24 @@ pub(crate) struct Scope {
     pub(crate) index: Index,
     /// Nodes that serve requests now or will: neither draining nor failed nor stopped.
     pub(crate) live: usize,
+    /// Of these, those that rest because they failed.
+    pub(crate) resting: usize,
 }
 
 #[derive(Default)]
-struct TypeRow {
+pub(crate) struct TypeRow {
     /// One scope for each model that nodes of this type serve; hardly ever more than one.
-    models: Vec<(ModelName, ScopeId)>,
+    pub(crate) models: Vec<(ModelName, ScopeId)>,
     /// By [`NodeState`], in the order of its declaration.
     states: [u32; NodeState::ALL.len()],
     /// Whether it, and what it serves, may be named while it has no nodes.
-    is_known: bool,
-}
-
-pub(crate) struct Entry {
-    pub(crate) node: Arc<dyn Node>,
-    pub(crate) id: NodeId,
-    pub(crate) node_type: TypeName,
-    pub(crate) in_flight: u32,
-    /// What the node last said of itself.
-    pub(crate) observed: NodeState,
-    pub(crate) draining: bool,
-    /// Exponential average over requests, in microseconds; 0 before the first.
-    pub(crate) ttft_us: f32,
-    /// Requests since strategy number `served_under` was set; an older number means none under the present one.
-    pub(crate) served: u64,
-    pub(crate) served_under: u64,
-    capacity: u32,
-    places: [(ScopeId, Slot); 2],
-}
-
-// === impl Entry ===
-
-impl Entry {
-    pub(crate) fn state(&self) -> NodeState {
-        shown_state(self.observed, self.draining, self.in_flight, self.capacity)
-    }
-
-    fn takes_requests(&self) -> bool {
-        matches!(self.state(), NodeState::Ready | NodeState::Hibernated)
-    }
-
-    pub(crate) fn is_live(&self) -> bool {
-        is_live(self.state())
-    }
-
-    /// Whether it is to be removed as soon as it is idle.
-    pub(crate) fn leaves(&self) -> bool {
-        self.draining || self.observed == NodeState::Stopped
-    }
-
-    fn slot_in(&self, scope: ScopeId) -> Option<Slot> {
-        self.places.iter().find(|place| place.0 == scope).map(|place| place.1)
-    }
-}
-
-/// Whether a node in this state serves requests now or will.
-fn is_live(state: NodeState) -> bool {
-    matches!(state, NodeState::Starting | NodeState::Ready | NodeState::Busy | NodeState::Hibernated)
-}
-
-/// A node's state as people see it: what it says of itself, corrected by what the registry knows better.
-pub(crate) fn shown_state(observed: NodeState, draining: bool, in_flight: u32, capacity: u32) -> NodeState {
-    match observed {
-        NodeState::Failed | NodeState::Stopped => observed,
-        _ if draining => NodeState::Draining,
-        NodeState::Starting | NodeState::Draining => observed,
-        _ if in_flight >= capacity => NodeState::Busy,
-        NodeState::Hibernated if in_flight == 0 => NodeState::Hibernated,
-        _ => NodeState::Ready,
-    }
+    pub(crate) is_known: bool,
+    /// That of its last node.
+    pub(crate) tier: u8,
+    /// Whose its nodes are.
+    pub(crate) tenant: Option<TenantName>,
+    /// Requests that its nodes ended.
+    pub(crate) ended: u64,
 }
 
 // === impl Scope ===
@@ -124,7 +89,7 @@ impl Scope {
 // === impl TypeRow ===
 
 impl TypeRow {
-    fn may_be_named(&self) -> bool {
+    pub(crate) fn may_be_named(&self) -> bool {
         self.is_known || self.states.iter().any(|n| *n > 0)
     }
 }
@@ -134,9 +99,10 @@ impl TypeRow {
 impl Registry {
     /// Lets requests name a type that has no nodes yet.
     pub(crate) fn know(&mut self, info: &TypeInfo) {
-        self.model_scope(&info.model);
+        self.model_scope(&info.model, &info.tenant);
         self.type_scope(&info.name, &info.model);
-        self.types.entry(info.name.clone()).or_default().is_known = true;
+        let row = self.types.entry(info.name.clone()).or_default();
+        (row.is_known, row.tenant) = (true, Some(info.tenant.clone()));
     }
 
     /// Takes it back: the type, and its model if no other known type serves that, are there only as long as they have nodes.
@@ -146,12 +112,6 @@ impl Registry {
         }
     }
 
-    /// Whether requests may name a model: some node serves it, or a known type does once it has nodes.
-    fn may_be_asked(&self, model: &ModelName, scope: ScopeId) -> bool {
-        let serves = |row: &TypeRow| row.is_known && row.models.iter().any(|(served, _)| served == model);
-        self.scope(scope).live > 0 || self.types.values().any(serves)
-    }
-
     /// Takes a node in; `None` if its id is taken.
     pub(crate) fn add(&mut self, node: Arc<dyn Node>, view: NodeView) -> Option<NodeKey> {
         if self.by_id.contains_key(&view.id) {
@@ -159,12 +119,20 @@ impl Registry {
         }
         let key = self.vacant.pop().unwrap_or_else(|| {
             self.entries.push(None);
+            self.takings.push(0);
             NodeKey(u32::try_from(self.entries.len() - 1).expect("16,777,216 nodes at most"))
         });
-        let scopes = [self.model_scope(&view.model), self.type_scope(&view.node_type, &view.model)];
+        let scopes = [self.model_scope(&view.model, &view.traits.tenant), self.type_scope(&view.node_type, &view.model)];
         let places = scopes.map(|scope| (scope, self.scopes[scope.0].index.insert(key, view.capacity, view.weight)));
         self.by_id.insert(view.id.clone(), key);
         self.count(&view.node_type, NodeState::Stopped, 1);
+        let taking = &mut self.takings[key.0 as usize];
+        *taking = taking.wrapping_add(1);
+        let number = u64::from(*taking) << 32 | u64::from(key.0);
+        let kind = self.kind_of(&view);
+        if let Some(row) = self.types.get_mut(&view.node_type) {
+            (row.tier, row.tenant) = (view.traits.tier, Some(view.traits.tenant.clone()));
+        }
         self.entries[key.0 as usize] = Some(Entry {
             node,
             id: view.id,
@@ -176,6 +144,15 @@ impl Registry {
             ttft_us: 0.0,
             served: 0,
             served_under: 0,
+            latency_us: 0.0,
+            failures: 0.0,
+            breaker: Breaker::default(),
+            number,
+            shares_cache: view.traits.shares_cache,
+            kind,
+            tier: view.traits.tier,
+            #[expect(clippy::cast_possible_truncation, reason = "policies need no more digits")]
+            weight: view.weight as f32,
             capacity: view.capacity,
             places,
         });
@@ -186,16 +163,19 @@ impl Registry {
     /// Changes a node and all that is kept about it elsewhere. Answers with its scopes; none if there is no such node.
     pub(crate) fn change(&mut self, key: NodeKey, change: impl FnOnce(&mut Entry)) -> Option<[ScopeId; 2]> {
         let entry = self.entries.get_mut(key.0 as usize)?.as_mut()?;
-        let (state, was_live) = (entry.state(), entry.is_live());
+        let (state, was_live, rested) = (entry.state(), entry.is_live(), entry.breaker.is_open());
         change(entry);
+        let rests = entry.breaker.is_open();
         let (new_state, is_live, takes) = (entry.state(), entry.is_live(), entry.takes_requests());
         for (scope, slot) in entry.places {
             let scope = &mut self.scopes[scope.0];
             scope.live = scope.live + usize::from(is_live) - usize::from(was_live);
+            scope.resting = scope.resting + usize::from(is_live && rests) - usize::from(was_live && rested);
             scope.index.set(slot, entry.in_flight, takes);
             scope.index.set_ttft(slot, entry.ttft_us);
         }
         let scopes = entry.places.map(|place| place.0);
+        self.feed.note(entry.number);
         if state != new_state
             && let Some(row) = self.types.get_mut(&entry.node_type)
         {
@@ -216,27 +196,6 @@ impl Registry {
         self.by_id.remove(&entry.id);
         self.vacant.push(key);
         Some(entry.node)
-    }
-
-    /// The nodes that a request may go to.
-    pub(crate) fn resolve(&self, model: &ModelName, node_type: Option<&TypeName>) -> Result<ScopeId, DispatchError> {
-        let Some(name) = node_type else {
-            let found = self.by_model.get(model).copied().filter(|scope| self.may_be_asked(model, *scope));
-            return found.ok_or_else(|| {
-                let named = self.by_model.iter().filter(|(model, scope)| self.may_be_asked(model, **scope));
-                let mut loaded: Vec<_> = named.map(|(name, _)| name.clone()).collect();
-                loaded.sort();
-                InferenceError::UnknownModel { model: model.clone(), loaded }.into()
-            });
-        };
-        let row = self.types.get(name).filter(|row| row.may_be_named()).ok_or_else(|| DispatchError::UnknownType {
-            node_type: name.clone(),
-            known: self.types().map(|(name, _)| name.clone()).collect(),
-        })?;
-        row.models.iter().find(|(served, _)| served == model).map(|(_, scope)| *scope).ok_or_else(|| {
-            let serves = row.models.iter().map(|(served, _)| served.clone()).collect();
-            DispatchError::WrongModel { node_type: name.clone(), model: model.clone(), serves }
-        })
     }
 
     pub(crate) fn scope(&self, scope: ScopeId) -> &Scope {
@@ -273,6 +232,55 @@ impl Registry {
 
     pub(crate) fn entry(&self, key: NodeKey) -> Option<&Entry> {
         self.entries.get(key.0 as usize)?.as_ref()
+    }
+
+    /// The node of a number, if it is there.
+    pub(crate) fn numbered(&self, number: u64) -> Option<(NodeKey, &Entry)> {
+        let key = NodeKey(u32::try_from(number & u64::from(u32::MAX)).ok()?);
+        self.entry(key).filter(|entry| entry.number == number).map(|entry| (key, entry))
+    }
+
+    /// What nodes of the numbers that candidates have in common.
+    pub(crate) fn kinds(&self) -> &Arc<Vec<NodeKind>> {
+        &self.kinds
+    }
+
+    fn kind_of(&mut self, view: &NodeView) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "policies need no more digits")]
+        let weight = view.weight as f32;
+        let is_it = |kind: &NodeKind| {
+            let traits = &view.traits;
+            kind.node_type == view.node_type
+                && kind.model == view.model
+                && (&kind.tenant, kind.tier) == (&traits.tenant, traits.tier)
+                && kind.weight.total_cmp(&weight).is_eq()
+                && kind.labels == traits.labels
+        };
+        // that of the node before, mostly
+        let at = self.kinds.iter().rposition(is_it).unwrap_or_else(|| {
+            let (tenant, labels) = (view.traits.tenant.clone(), Arc::clone(&view.traits.labels));
+            let (node_type, model) = (view.node_type.clone(), view.model.clone());
+            Arc::make_mut(&mut self.kinds).push(NodeKind { node_type, model, tenant, tier: view.traits.tier, weight, labels });
+            self.kinds.len() - 1
+        });
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn ended(&mut self, key: NodeKey) {
+        if let Some(Some(entry)) = self.entries.get(key.0 as usize)
+            && let Some(row) = self.types.get_mut(&entry.node_type)
+        {
+            row.ended += 1;
+        }
+    }
+
+    /// Whose a type's nodes are.
+    pub(crate) fn tenant_of(&self, node_type: &TypeName) -> Option<TenantName> {
+        self.types.get(node_type)?.tenant.clone()
+    }
+
+    pub(crate) fn n_ended(&self, node_type: &TypeName) -> u64 {
+        self.types.get(node_type).map_or(0, |row| row.ended)
     }
 
     /// The nodes whose keys are in `keys`, in order of key; `None` from the end of all keys on.
@@ -324,29 +332,10 @@ impl Registry {
         }
     }
 
-    fn model_scope(&mut self, model: &ModelName) -> ScopeId {
-        *self.by_model.entry(model.clone()).or_insert_with(|| new_scope(&mut self.scopes))
-    }
-
-    fn type_scope(&mut self, node_type: &TypeName, model: &ModelName) -> ScopeId {
-        let row = self.types.entry(node_type.clone()).or_default();
-        if let Some((_, scope)) = row.models.iter().find(|(served, _)| served == model) {
-            return *scope;
-        }
-        let scope = new_scope(&mut self.scopes);
-        row.models.push((model.clone(), scope));
-        scope
-    }
-
     fn count(&mut self, node_type: &TypeName, state: NodeState, change: i32) {
         if let Some(row) = self.types.get_mut(node_type) {
             let count = &mut row.states[state as usize];
             *count = count.saturating_add_signed(change);
         }
     }
-}
-
-fn new_scope(scopes: &mut Vec<Scope>) -> ScopeId {
-    scopes.push(Scope::default());
-    ScopeId(scopes.len() - 1)
 }

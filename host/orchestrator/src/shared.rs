@@ -1,15 +1,34 @@
 //! What the dispatcher, the cluster's operations and every lease hold in common.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
 
-use tokio::{sync::Notify, time::Instant};
+use llambo_strategy::Balancer;
+
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{Instant, sleep_until},
+};
 
 use crate::{
-    Settings,
+    Policies, Settings,
     admission::{Admission, Effects},
+    entry::Entry,
+    error::DispatchError,
+    faults::Faults,
+    homes::Homes,
     lease::Lease,
+    quota::Quotas,
     record::Counters,
-    registry::{Entry, NodeKey},
+    registry::NodeKey,
+    retries::Retries,
+    route::{RECORDS, Recorder},
+    usage::Usages,
 };
 
 /// Nodes looked at under one hold of the lock: about 20 us.
@@ -23,22 +42,72 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) settings: Settings,
     pub(crate) started: Instant,
+    pub(crate) policies: Policies,
+    pub(crate) homes: Homes,
+    pub(crate) usages: Arc<Usages>,
+    pub(crate) recorder: Recorder,
+    pub(crate) retries: Retries,
+    pub(crate) quotas: Quotas,
+    pub(crate) faults: Faults,
+    /// Decisions that were recorded.
+    n_recorded: AtomicU64,
+    /// Whether the strategy looks at who has computed what.
+    strategy_wants_prefixes: AtomicBool,
 }
 
 impl Shared {
-    pub(crate) fn new(admission: Admission, settings: Settings) -> Self {
+    pub(crate) fn new(admission: Admission, settings: Settings, policies: Policies) -> Self {
+        let started = Instant::now();
+        let wants_prefixes = admission.balance.balancer().wants_cached();
+        let quotas = Quotas::new(&settings.tenants, started);
         Self {
+            quotas,
+            faults: Faults::default(),
             admission: Mutex::new(admission),
             idle: Notify::new(),
             counters: Counters::default(),
             settings,
-            started: Instant::now(),
+            started,
+            policies,
+            homes: Homes::default(),
+            usages: Usages::new(started),
+            retries: Retries::new(started),
+            recorder: broadcast::Sender::new(RECORDS),
+            n_recorded: AtomicU64::new(0),
+            strategy_wants_prefixes: AtomicBool::new(wants_prefixes),
         }
+    }
+
+    /// Whether anybody looks at who has computed the beginning of a prompt.
+    pub(crate) fn wants_prefixes(&self) -> bool {
+        self.strategy_wants_prefixes.load(Relaxed) || self.policies.balancer.is_loaded()
+    }
+
+    /// Answers with the name of the strategy before.
+    pub(crate) fn use_balancer(&self, balancer: Arc<dyn Balancer>) -> &'static str {
+        self.strategy_wants_prefixes.store(balancer.wants_cached(), Relaxed);
+        self.lock().balance.set(balancer)
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.n_recorded.fetch_add(1, Relaxed) + 1
     }
 
     /// A strategy that panics does so before anything was changed, so a poisoned lock guards a sound state.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is said of a request that lost its place in the queue.
+    pub(crate) fn displaced(&self, now: Instant) -> DispatchError {
+        let admission = self.lock();
+        let (waiting, limit) = (admission.waiting(), admission.max_waiting());
+        DispatchError::QueueFull { waiting, limit, retry_after: admission.retry_after(now) }
     }
 
     /// Looks at every node, a part of them under each hold of the lock. Nodes that come meanwhile may be missed.
@@ -60,8 +129,26 @@ impl Shared {
             tracing::debug!(node_id = %node.view().id, "node taken out of service");
             node.stop();
         }
+        for (key, until) in effects.rests {
+            metrics::counter!("llambo_orchestrator_rests_total").increment(1);
+            let shared = Arc::downgrade(self);
+            // ends by itself within half a minute, and keeps nothing alive
+            tokio::spawn(async move {
+                sleep_until(until).await;
+                if let Some(shared) = shared.upgrade() {
+                    let effects = shared.lock().rested(key, until);
+                    shared.apply(effects);
+                }
+            });
+        }
         if effects.idle {
             self.idle.notify_waiters();
         }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }

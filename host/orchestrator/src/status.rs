@@ -30,23 +30,6 @@ pub struct ClusterStatus {
     pub totals: Totals,
 }
 
-/// How the strategy does since it was set.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BalancerReport {
-    /// Its name.
-    pub strategy: &'static str,
-    /// Choices it made.
-    pub choices: u64,
-    /// Median time of a choice in nanoseconds, over the last 1,024; reading the clock is part of it.
-    pub choice_p50_ns: f64,
-    /// The same, 99th percentile.
-    pub choice_p99_ns: f64,
-    /// Requests that the busiest node in service has ended.
-    pub served_max: u64,
-    /// Requests that the idlest node in service has ended.
-    pub served_min: u64,
-}
-
 impl Cluster {
     /// The cluster at a glance.
     pub fn status(&self) -> ClusterStatus {
@@ -74,30 +57,6 @@ impl Cluster {
         }
     }
 
-    /// How the strategy does. Looks at every node: a few milliseconds at 100,000, during which requests are served.
-    pub fn balancer_report(&self) -> BalancerReport {
-        let (strategy, number, choice) = {
-            let admission = self.shared.lock();
-            (admission.balance.name(), admission.balance.number(), admission.balance.report())
-        };
-        let (mut served_min, mut served_max) = (None, 0);
-        self.shared.each_entry(|_, entry| {
-            if entry.is_live() {
-                let served = if entry.served_under == number { entry.served } else { 0 };
-                served_min = Some(served_min.map_or(served, |min: u64| min.min(served)));
-                served_max = served_max.max(served);
-            }
-        });
-        BalancerReport {
-            strategy,
-            choices: choice.choices,
-            choice_p50_ns: choice.p50_ns,
-            choice_p99_ns: choice.p99_ns,
-            served_max,
-            served_min: served_min.unwrap_or(0),
-        }
-    }
-
     /// [`Self::refresh`]es, then sets the gauges. To be called every few seconds and before metrics are read.
     pub fn publish_gauges(&self) {
         self.refresh();
@@ -122,13 +81,28 @@ impl Cluster {
 pub fn describe_metrics() {
     describe_counter!("llambo_orchestrator_requests_total", "Requests ended, by outcome: finished, failed, cancelled, rejected");
     describe_counter!("llambo_orchestrator_rejected_total", "Requests that never reached a node, by reason");
+    describe_counter!("llambo_orchestrator_scaled_total", "Times a policy changed the number of nodes, by type");
     describe_counter!("llambo_orchestrator_redispatched_total", "Times a request went to another node before its first token");
     describe_counter!("llambo_orchestrator_replaced_choices_total", "Choices of the strategy that were no candidates");
     describe_gauge!("llambo_orchestrator_waiting_requests", "Requests that wait for a node");
     describe_gauge!("llambo_orchestrator_in_flight_requests", "Requests that nodes serve");
+    describe_gauge!("llambo_orchestrator_pending_requests", "Requests that have no node yet, by model");
+    describe_counter!(
+        "llambo_orchestrator_ended_total",
+        "Requests that were let in and ended, by model and reason: why the answer was at its end, failed, cancelled"
+    );
+    describe_histogram!("llambo_orchestrator_token_interval_seconds", Unit::Seconds, "From one token to the next, by model");
     describe_gauge!("llambo_orchestrator_nodes", "Nodes, by type and state");
-    describe_histogram!("llambo_orchestrator_queue_wait_seconds", Unit::Seconds, "From a request's arrival to its first node");
-    describe_histogram!("llambo_orchestrator_ttft_seconds", Unit::Seconds, "From a request's arrival to its first token");
-    describe_histogram!("llambo_orchestrator_request_seconds", Unit::Seconds, "From a request's arrival to its end");
+    describe_histogram!(
+        "llambo_orchestrator_queue_wait_seconds",
+        Unit::Seconds,
+        "From a request's arrival to its first node, by model"
+    );
+    describe_histogram!(
+        "llambo_orchestrator_ttft_seconds",
+        Unit::Seconds,
+        "From a request's arrival to its first token, by model"
+    );
+    describe_histogram!("llambo_orchestrator_request_seconds", Unit::Seconds, "From a request's arrival to its end, by model");
     describe_histogram!("llambo_orchestrator_choice_seconds", Unit::Seconds, "Time the strategy took to choose a node");
 }

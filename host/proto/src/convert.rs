@@ -1,14 +1,23 @@
 //! Wire messages to the vocabulary of [`llambo_inference`] and back.
 
+use std::collections::HashMap;
+
 use llambo_inference::{
-    AnswerEvent, Constraint, Finished, GenerateRequest, InferenceError, Instant, LogitBias, Message, ModelInfo, ModelName,
-    NodeId, Prompt, RequestId, Role, SamplingOptions, Share, TypeName, Usage,
+    AnswerEvent, Constraint, Finished, GenerateRequest, InferenceError, Instant, Journal, Labels, LogitBias, Message, ModelInfo,
+    ModelName, NodeId, Priority, Prompt, RequestId, Role, Routing, SamplingOptions, Share, TypeName, Usage, shortened,
 };
 
 use crate::v1;
 
 /// Characters a request id may have; it goes into every log line of its request.
 const MAX_REQUEST_ID: usize = 128;
+/// Notes for policies, and the bytes of their keys and values: each decision that a policy takes may carry them.
+const MAX_LABELS: usize = 16;
+const MAX_KEY: usize = 64;
+const MAX_VALUE: usize = 256;
+const MAX_TIER: u32 = 2;
+/// Nodes that one request may ask.
+const MAX_ANSWERS: u32 = 16;
 
 /// A request that was read and checked, but not yet joined with its model's defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +32,12 @@ pub struct Asked {
     pub prompt: Prompt,
     /// Options as given, unchecked.
     pub options: SamplingOptions,
+    /// Where it should go.
+    pub routing: Routing,
+    /// Who comes first while requests wait.
+    pub priority: Priority,
+    /// Whether its client wants to know how likely each token was, and how many of the likeliest beside it.
+    pub n_top: Option<usize>,
 }
 
 /// How long a generation took, in milliseconds from the host's receipt of the request.
@@ -47,12 +62,7 @@ impl TryFrom<v1::GenerateRequest> for Asked {
             }
             None => return Err(invalid("the request has no prompt; set `text` or `chat`")),
         };
-        if prompt.n_bytes() == 0 {
-            return Err(invalid(match prompt {
-                Prompt::Text(_) => "the prompt is empty; give the text to continue",
-                Prompt::Chat(_) => "the prompt is empty; give at least one message with content",
-            }));
-        }
+        let asked = Self::new(prompt)?;
         let id = match wire.request_id.as_str() {
             "" => None,
             id if id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic() || b == b' ') => Some(id.into()),
@@ -67,13 +77,38 @@ impl TryFrom<v1::GenerateRequest> for Asked {
             id,
             model: named(&wire.model),
             node_type: named(&wire.r#type),
-            prompt,
             options: wire.options.map(options).unwrap_or_default(),
+            routing: routing(wire.explain, wire.labels, wire.tier, wire.answers)?,
+            priority: priority(&wire.priority)?,
+            ..asked
         })
     }
 }
 
 impl Asked {
+    /// One that leaves everything but its prompt open.
+    ///
+    /// # Errors
+    /// [`InferenceError::InvalidRequest`] for a prompt without text.
+    pub fn new(prompt: Prompt) -> Result<Self, InferenceError> {
+        if prompt.n_bytes() == 0 {
+            return Err(invalid(match prompt {
+                Prompt::Text(_) => "the prompt is empty; give the text to continue",
+                Prompt::Chat(_) => "the prompt is empty; give at least one message with content",
+            }));
+        }
+        Ok(Self {
+            id: None,
+            model: None,
+            node_type: None,
+            prompt,
+            options: SamplingOptions::default(),
+            routing: Routing::default(),
+            priority: Priority::default(),
+            n_top: None,
+        })
+    }
+
     /// Joins it with what the host knows: the model that answers, an id for requests without one, and the deadline.
     ///
     /// # Errors
@@ -92,7 +127,53 @@ impl Asked {
             sampling: self.options.resolve(&model.sampling)?,
             share: Share::default(),
             deadline,
+            routing: self.routing,
+            priority: self.priority,
+            journal: self.n_top.map(Journal::with_logprobs),
+            log: None,
         })
+    }
+}
+
+/// What a client says about where its request should go.
+fn routing(explain: bool, labels: HashMap<String, String>, tier: Option<u32>, answers: u32) -> Result<Routing, InferenceError> {
+    let labels = self::labels(labels)?;
+    let out_of_range = |field: &str, found: u32, most: u32| invalid(format!("`{field}` is {found}, but must be at most {most}"));
+    let tier = match tier {
+        Some(tier) if tier > MAX_TIER => return Err(out_of_range("tier", tier, MAX_TIER)),
+        tier => tier.and_then(|tier| u8::try_from(tier).ok()),
+    };
+    if answers > MAX_ANSWERS {
+        return Err(out_of_range("answers", answers, MAX_ANSWERS));
+    }
+    Ok(Routing { explain, labels, tier, answers, trace: None, session: None })
+}
+
+/// Notes for policies, which each decision that one takes may carry.
+///
+/// # Errors
+/// [`InferenceError::InvalidRequest`] for more than 16 of them, and for keys and values of more than 64 and 256 bytes.
+pub fn labels(labels: impl IntoIterator<Item = (String, String)>) -> Result<Labels, InferenceError> {
+    let mut labels: Vec<(String, String)> = labels.into_iter().collect();
+    if labels.len() > MAX_LABELS {
+        return Err(invalid(format!("`labels` has {} entries; at most {MAX_LABELS} are permitted", labels.len())));
+    }
+    if let Some((key, value)) = labels.iter().find(|(key, value)| key.len() > MAX_KEY || value.len() > MAX_VALUE) {
+        let (k, v) = (key.len(), value.len());
+        return Err(invalid(format!(
+            "`labels` has a key of {k} and a value of {v} bytes; at most {MAX_KEY} and {MAX_VALUE} are permitted"
+        )));
+    }
+    labels.sort();
+    Ok(labels.into())
+}
+
+fn priority(name: &str) -> Result<Priority, InferenceError> {
+    match name {
+        "" => Ok(Priority::default()),
+        name => Priority::parse(name).ok_or_else(|| {
+            invalid(format!("`priority` is {:?}; it must be `interactive` or `batch`", shortened(name.into(), 32)))
+        }),
     }
 }
 
@@ -137,11 +218,12 @@ fn options(wire: v1::SamplingOptions) -> SamplingOptions {
 // === to the wire ===
 
 /// The first message of a stream.
-pub fn started(id: &RequestId, node: &NodeId, model: &ModelName) -> v1::GenerateResponse {
+pub fn started(id: &RequestId, node: &NodeId, model: &ModelName, route: Option<v1::Route>) -> v1::GenerateResponse {
     response(v1::generate_response::Event::Started(v1::Started {
         request_id: id.to_string(),
         node: node.to_string(),
         model: model.to_string(),
+        route,
     }))
 }
 

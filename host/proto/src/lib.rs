@@ -12,6 +12,7 @@ pub mod v1 {
     #![allow(missing_docs, reason = "messages whose names say it all carry no comment in the .proto file")]
     #![allow(unreachable_pub, unused_lifetimes, reason = "generated")]
     #![allow(clippy::pedantic, clippy::unwrap_used, clippy::allow_attributes_without_reason, reason = "generated")]
+    #![allow(clippy::large_enum_variant, reason = "a message on its way is moved a few times, and never kept in numbers")]
     tonic::include_proto!("llambo.v1");
 }
 
@@ -19,4 +20,7 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Full names of the services, as health checks and reflection spell them.
-pub const SERVICES: [&str; 3] = ["llambo.v1.Inference", "llambo.v1.Cluster", "llambo.v1.Modules"];
+pub const SERVICES: [&str; 6] = [
+    "llambo.v1.Inference", "llambo.v1.Cluster", "llambo.v1.Modules", "llambo.v1.Policies", "llambo.v1.Faults",
+    "llambo.v1.Sessions",
+];

@@ -19,12 +19,26 @@ const MAX_TEXT_BYTES: usize = 1024;
 /// The code of a reason; `None` for a reason that is not in the contract.
 pub fn code_of(reason: &str) -> Option<Code> {
     Some(match reason {
-        "INVALID_REQUEST" | "INVALID_OPTION" | "PROMPT_TOO_LONG" | "UNKNOWN_STRATEGY" | "INVALID_MODULE" => Code::InvalidArgument,
-        "UNKNOWN_MODEL" | "UNKNOWN_TYPE" | "UNKNOWN_NODE" | "UNKNOWN_MODULE" | "UNKNOWN_VERSION" => Code::NotFound,
+        "INVALID_REQUEST" | "INVALID_OPTION" | "PROMPT_TOO_LONG" | "UNKNOWN_STRATEGY" | "INVALID_MODULE" | "INVALID_TRACE" => {
+            Code::InvalidArgument
+        }
+        "UNKNOWN_MODEL" | "UNKNOWN_TYPE" | "UNKNOWN_NODE" | "UNKNOWN_MODULE" | "UNKNOWN_VERSION" | "UNKNOWN_POLICY"
+        | "UNKNOWN_SESSION" => Code::NotFound,
         "DUPLICATE_NODE" | "NAME_TAKEN" => Code::AlreadyExists,
+        "UNAUTHENTICATED" => Code::Unauthenticated,
         "NOT_PERMITTED" => Code::PermissionDenied,
-        "TRIAL_FAILED" => Code::FailedPrecondition,
-        "QUEUE_FULL" | "FULL" | "POOL_EXHAUSTED" | "CLIENT_STALLED" | "TOO_MANY_MODULES" => Code::ResourceExhausted,
+        "TRIAL_FAILED" | "SESSION_BUSY" => Code::FailedPrecondition,
+        "QUEUE_FULL"
+        | "QUOTA_EXCEEDED"
+        | "NOT_ADMITTED"
+        | "FULL"
+        | "POOL_EXHAUSTED"
+        | "CLIENT_STALLED"
+        | "TOO_MANY_MODULES"
+        | "TOO_MANY_FAULTS"
+        | "TOO_MANY_SESSIONS"
+        | "SESSION_FULL"
+        | "SESSION_BUDGET_EXHAUSTED" => Code::ResourceExhausted,
         "NO_NODE" | "STOPPED" | "DRAINING" => Code::Unavailable,
         "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
         "CANCELLED" => Code::Cancelled,
@@ -38,7 +52,8 @@ pub fn code_of(reason: &str) -> Option<Code> {
         | "OUTPUT_EXHAUSTED"
         | "TOKENS_EXHAUSTED"
         | "KV_EXHAUSTED"
-        | "WAKE_FAILED" => Code::Aborted,
+        | "WAKE_FAILED"
+        | "NOT_RESUMABLE" => Code::Aborted,
         "BACKEND_FAILED" => Code::Internal,
         _ => return None,
     })
@@ -241,7 +256,7 @@ mod tests {
     #[test]
     fn the_table_in_the_proto_file_is_kept() {
         let table = contract();
-        assert_eq!(table.len(), 11, "{table:?}");
+        assert_eq!(table.len(), 12, "{table:?}");
         for (code, reasons) in table {
             assert!(!reasons.is_empty(), "{code}");
             for reason in reasons {

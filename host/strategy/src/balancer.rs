@@ -1,4 +1,4 @@
-use crate::{Candidates, RequestView, Slot, entropy};
+use crate::{Candidate, Candidates, RequestView, Slot, entropy};
 
 /// Chooses the node that serves a request.
 ///
@@ -12,6 +12,16 @@ pub trait Balancer: Send + Sync {
     ///
     /// The caller checks the answer: a slot that is no candidate is replaced by the next that is, and counted.
     fn pick(&self, candidates: &dyn Candidates, request: &RequestView<'_>, entropy: u64) -> Option<Slot>;
+
+    /// What it compares nodes by, for people who ask why; `None`: nothing of theirs.
+    fn score(&self, _candidate: &Candidate) -> Option<f64> {
+        None
+    }
+
+    /// Whether it looks at [`RequestView::cached`]: otherwise nobody needs to remember prompts.
+    fn wants_cached(&self) -> bool {
+        false
+    }
 }
 
 /// Each in turn, in order of slots.
@@ -52,6 +62,10 @@ impl Balancer for LeastLoaded {
     fn pick(&self, candidates: &dyn Candidates, _: &RequestView<'_>, _: u64) -> Option<Slot> {
         candidates.least_loaded(candidates.last())
     }
+
+    fn score(&self, candidate: &Candidate) -> Option<f64> {
+        Some(candidate.in_flight.into())
+    }
 }
 
 impl Balancer for Random {
@@ -72,6 +86,10 @@ impl Balancer for WeightedRandom {
     fn pick(&self, candidates: &dyn Candidates, _: &RequestView<'_>, entropy: u64) -> Option<Slot> {
         candidates.by_weight(entropy)
     }
+
+    fn score(&self, candidate: &Candidate) -> Option<f64> {
+        Some(candidate.weight.into())
+    }
 }
 
 impl Balancer for PowerOfTwo {
@@ -91,6 +109,10 @@ impl Balancer for PowerOfTwo {
         let other = candidates.nth(index(second + u64::from(second >= first)))?;
         let lighter = candidates.load(other).in_flight < candidates.load(one).in_flight;
         Some(if lighter { other } else { one })
+    }
+
+    fn score(&self, candidate: &Candidate) -> Option<f64> {
+        Some(candidate.in_flight.into())
     }
 }
 

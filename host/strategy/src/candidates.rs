@@ -25,6 +25,9 @@ pub trait Candidates {
     /// to weight.
     fn by_weight(&self, fraction: u64) -> Option<Slot>;
 
+    /// Whether a member is one of them.
+    fn contains(&self, slot: Slot) -> bool;
+
     /// How loaded a member is; all zero for a slot without one.
     fn load(&self, slot: Slot) -> LoadView;
 
@@ -59,4 +62,15 @@ pub struct RequestView<'a> {
     pub node_type: Option<&'a TypeName>,
     /// UTF-8 bytes of the prompt.
     pub n_prompt_bytes: usize,
+    /// Members that have probably computed the beginning of the prompt, the longest first. They need not be candidates.
+    pub cached: &'a [Cached],
+}
+
+/// A member that has probably computed the beginning of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// Where the index has it.
+    pub slot: Slot,
+    /// UTF-8 bytes of the prompt.
+    pub n_bytes: u32,
 }

@@ -5,14 +5,34 @@
 //! and never touches a node. Built-in strategies choose exactly, over all eligible nodes, at a cost that does not depend on
 //! how many there are.
 
+mod affinity;
 mod balancer;
 mod candidates;
+mod desk;
 pub mod entropy;
+mod facts;
+mod features;
+mod figures;
+mod fusion;
+mod kinds;
 mod names;
+mod policy;
+pub mod replay;
 
+pub use affinity::CognitiveAffinity;
 pub use balancer::{Balancer, LeastLoaded, PowerOfTwo, Random, RoundRobin, WeightedRandom};
-pub use candidates::{Candidates, LoadView, RequestView, Slot};
+pub use candidates::{Cached, Candidates, LoadView, RequestView, Slot};
+pub use desk::{LoadedPolicy, NewPolicy, NoDesk, Place, PolicyDesk, PolicyError, PolicyKind, PolicyStatus, Source};
+pub use facts::{Candidate, NodeChange, NodeKind, Nodes, RequestFacts};
+pub use figures::{percentile, weight_steps};
+pub use fusion::Majority;
+pub use kinds::{
+    Admitting, Balancing, ChooseNode, Classify, Classifying, Fuse, Fused, Fusing, HostLoad, LetIn, NodeAnswer, ScaleChange,
+    ScaleType, Scaling, TenantUsage, TextFeatures, Verdict,
+};
+pub use llambo_inference::Labels;
 pub use names::{NAMES, UnknownStrategy, by_name};
+pub use policy::{Decision, Fallback, Kind, MAX_CANDIDATES, MAX_TIER, NoPolicy, Policy, PolicyRef, Role};
 
 #[cfg(test)]
 mod tests;

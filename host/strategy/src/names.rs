@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use crate::{Balancer, LeastLoaded, PowerOfTwo, Random, RoundRobin, WeightedRandom};
+use crate::{Balancer, CognitiveAffinity, LeastLoaded, PowerOfTwo, Random, RoundRobin, WeightedRandom};
 
 /// The built-in strategies, by the names they are configured by.
-pub const NAMES: [&str; 5] = ["round-robin", "least-loaded", "random", "weighted-random", "power-of-two"];
+pub const NAMES: [&str; 6] = ["round-robin", "least-loaded", "random", "weighted-random", "power-of-two", "cognitive-affinity"];
 
 /// Other names that people know them by, and what they mean here.
-const ALIASES: [(&str, &str); 1] = [("least-connections", "least-loaded")];
+const ALIASES: [(&str, &str); 2] = [("least-connections", "least-loaded"), ("cache-aware", "cognitive-affinity")];
 
 /// Edits up to which a name is taken for a slip of one that exists.
 const MAX_EDITS: usize = 4;
@@ -21,7 +21,7 @@ pub struct UnknownStrategy {
     pub suggestion: Option<&'static str>,
 }
 
-/// The built-in strategy of that name, or of that alias (`least-connections`).
+/// The built-in strategy of that name, or of that alias (`least-connections`, `cache-aware`).
 ///
 /// # Errors
 /// [`UnknownStrategy`], with the names there are.
@@ -33,6 +33,7 @@ pub fn by_name(name: &str) -> Result<Arc<dyn Balancer>, UnknownStrategy> {
         "random" => Arc::new(Random),
         "weighted-random" => Arc::new(WeightedRandom),
         "power-of-two" => Arc::new(PowerOfTwo),
+        "cognitive-affinity" => Arc::new(CognitiveAffinity),
         _ => return Err(UnknownStrategy { name: name.into(), suggestion: closest(name) }),
     })
 }
@@ -76,8 +77,9 @@ mod tests {
     }
 
     #[test]
-    fn least_connections_is_another_name_for_least_loaded() {
+    fn other_names_lead_to_what_they_mean() {
         assert_eq!(by_name("least-connections").map(|b| b.name()).ok(), Some("least-loaded"));
+        assert_eq!(by_name("cache-aware").map(|b| b.name()).ok(), Some("cognitive-affinity"));
     }
 
     #[test]
@@ -86,7 +88,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "strategy `round_robbin` is unknown, did you mean `round-robin`?; there are: `round-robin`, `least-loaded`, \
-             `random`, `weighted-random`, `power-of-two`"
+             `random`, `weighted-random`, `power-of-two`, `cognitive-affinity`"
         );
         assert_eq!(by_name("least-conections").err().expect("a slip").suggestion, Some("least-loaded"));
     }

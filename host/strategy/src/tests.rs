@@ -3,16 +3,16 @@
 use llambo_inference::ModelName;
 use proptest::{collection::vec, prelude::*};
 
-use crate::{Candidates, LoadView, NAMES, RequestView, Slot, by_name};
+use crate::{Cached, Candidates, LoadView, NAMES, RequestView, Slot, by_name};
 
 /// All nodes in a list, every question answered by looking at each.
-struct Listed {
-    nodes: Vec<LoadView>,
-    last: Option<Slot>,
+pub(crate) struct Listed {
+    pub(crate) nodes: Vec<LoadView>,
+    pub(crate) last: Option<Slot>,
 }
 
 impl Listed {
-    fn eligible(&self) -> Vec<u32> {
+    pub(crate) fn eligible(&self) -> Vec<u32> {
         let slots = 0..u32::try_from(self.nodes.len()).unwrap();
         slots.filter(|&slot| self.load(Slot(slot)).in_flight < self.load(Slot(slot)).capacity).collect()
     }
@@ -45,26 +45,33 @@ impl Candidates for Listed {
             point < 0.0
         })
     }
+    fn contains(&self, slot: Slot) -> bool {
+        self.eligible().contains(&slot.0)
+    }
     fn load(&self, slot: Slot) -> LoadView {
-        self.nodes[slot.0 as usize]
+        self.nodes.get(slot.0 as usize).copied().unwrap_or_default()
     }
     fn last(&self) -> Option<Slot> {
         self.last
     }
 }
 
-fn node(in_flight: u32, capacity: u32, weight: f64) -> LoadView {
+pub(crate) fn node(in_flight: u32, capacity: u32, weight: f64) -> LoadView {
     LoadView { in_flight, capacity, weight, ttft_us: 0.0 }
 }
 
 fn pick(name: &str, candidates: &Listed, entropy: u64) -> Option<Slot> {
+    pick_with(name, candidates, &[], entropy)
+}
+
+fn pick_with(name: &str, candidates: &Listed, cached: &[Cached], entropy: u64) -> Option<Slot> {
     let model = ModelName::from("m");
-    let request = RequestView { model: &model, node_type: None, n_prompt_bytes: 0 };
+    let request = RequestView { model: &model, node_type: None, n_prompt_bytes: 1000, cached };
     by_name(name).unwrap().pick(candidates, &request, entropy)
 }
 
 /// splitmix64 (Steele et al. 2014): the same numbers on every run.
-fn numbers(n: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn numbers(n: u64) -> impl Iterator<Item = u64> {
     (1..=n).map(|i| {
         let mut z = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -86,12 +93,16 @@ fn shares(name: &str, candidates: &mut Listed, n: u64) -> Vec<f64> {
 proptest! {
     #[test]
     fn every_strategy_chooses_an_eligible_node_whenever_there_is_one(
-        loads in vec((0u32..4, 0u32..4), 0..40), last in proptest::option::of(0u32..40), entropy: u64,
+        loads in vec((0u32..4, 0u32..4), 0..40),
+        last in proptest::option::of(0u32..40),
+        homes in vec((0u32..50, 0u32..1000), 0..8),
+        entropy: u64,
     ) {
         let nodes = loads.iter().map(|&(in_flight, capacity)| node(in_flight, capacity, 1.0)).collect();
         let candidates = Listed { nodes, last: last.map(Slot) };
+        let cached: Vec<_> = homes.iter().map(|&(slot, n_bytes)| Cached { slot: Slot(slot), n_bytes }).collect();
         for name in NAMES {
-            match pick(name, &candidates, entropy) {
+            match pick_with(name, &candidates, &cached, entropy) {
                 Some(slot) => prop_assert!(candidates.eligible().contains(&slot.0), "{} chose {:?}", name, slot),
                 None => prop_assert!(candidates.is_empty(), "{} chose nothing", name),
             }

@@ -10,7 +10,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use llambo_client::{Client, Event};
-use llambo_inference::{AnswerEvent, AnswerStream, GenerateRequest, InferenceEngine, ModelName, Node, Prompt, Sampling, Share};
+use llambo_inference::{
+    AnswerEvent, AnswerStream, GenerateRequest, InferenceEngine, ModelName, Node, Priority, Prompt, Sampling, Share,
+};
 use llambo_isolate::Isolate;
 use llambo_llama::LlamaEngine;
 use tokio::net::TcpStream;
@@ -62,6 +64,10 @@ fn request(ask: &Ask, model: &ModelName) -> GenerateRequest {
         },
         share: Share::default(),
         deadline: None,
+        routing: llambo_inference::Routing::default(),
+        priority: Priority::default(),
+        journal: None,
+        log: None,
     }
 }
 

@@ -5,10 +5,16 @@ mod agents;
 mod bad_input;
 mod budgets;
 mod drain;
+mod failover;
 mod hibernate;
 mod hostile;
+mod policies;
+mod policies_by_kind;
 mod publish;
 mod refused;
+mod sessions;
+mod tasks;
+mod telemetry;
 mod whole_path;
 
 use futures::StreamExt;

@@ -103,6 +103,31 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_host_that_others_could_misuse_does_not_start() {
+    const HASH: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let config = |rest: &str| format!("models: [{{path: builtin:demo-small}}]\ntypes: {{tiny: {{count: 1}}}}\n{rest}\n");
+    let open = "network: {grpc: 0.0.0.0:0, http: 127.0.0.1:0}";
+    let with_tokens = format!("tenants: {{acme: {{tokens: ['{HASH}']}}}}\n");
+    let clear = with_tokens.clone() + open;
+    for (rest, says) in [(open, "nobody has to show a token"), (clear.as_str(), "unencrypted")] {
+        let (output, told) = serve(&config(rest));
+        assert_eq!(output.status.code(), Some(78), "{told}");
+        assert!(told.contains(says) && told.contains("c.yaml:") && told.contains("--insecure"), "{told}");
+    }
+    let tls = with_tokens + "network: {grpc: 127.0.0.1:0, http: 127.0.0.1:0, tls: {certificate: gone.pem, key: gone.key}}";
+    let (output, told) = serve(&config(&tls));
+    assert_eq!(output.status.code(), Some(69), "{told}");
+    assert!(told.contains("network.tls.certificate") && told.contains("gone.pem"), "{told}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.yaml");
+    fs::write(&file, config(&(tls + "\n"))).unwrap();
+    let check = llambo(&["check", "--config", file.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&check.stdout);
+    assert!(told.contains("problem  `network.tls.certificate`"), "{told}");
+}
+
+#[test]
 fn check_compiles_what_serve_would_compile() {
     let folder = tempfile::tempdir().unwrap();
     let whole = fs::read(guest("default-engine")).unwrap();

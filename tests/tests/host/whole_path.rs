@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use futures::{StreamExt, future::join_all};
 use llambo_catalog::Builtin;
 use llambo_client::{Ask, Event};
-use llambo_inference::{AnswerEvent, GenerateRequest, InferenceEngine, Prompt, Sampling, Share};
+use llambo_inference::{AnswerEvent, GenerateRequest, InferenceEngine, Priority, Prompt, Sampling, Share};
 use llambo_llama::{EngineSettings, LlamaEngine};
 use llambo_tests::{Host, eventually, guest};
 
@@ -23,6 +23,10 @@ async fn by_the_engine_alone(prompts: &[String]) -> Vec<String> {
             sampling: Sampling { max_tokens: Some(12), temperature: 0.0, ..engine.info().sampling.clone() },
             share: Share::default(),
             deadline: None,
+            routing: llambo_inference::Routing::default(),
+            priority: Priority::default(),
+            journal: None,
+            log: None,
         };
         let mut text = String::new();
         let mut events = engine.submit(request).unwrap();

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use llambo_inference::{
     AnswerEvent, AnswerStream, FinishReason, Finished, GenerateRequest, InferenceEngine, InferenceError, Message, Models, Node,
-    NodeState, Prompt, Role, Sampling, Share, fake::FakeEngine,
+    NodeState, Priority, Prompt, Role, Sampling, Share, fake::FakeEngine,
 };
 use llambo_isolate::{Isolate, Layout, Limits, Module, NodeType, Sandbox, SandboxError, TypeSettings};
 use llambo_tests::{eventually, guest};
@@ -45,6 +45,10 @@ fn ask(prompt: &str, max_tokens: u32) -> GenerateRequest {
         sampling: Sampling { max_tokens: Some(max_tokens), ..Sampling::default() },
         share: Share::default(),
         deadline: None,
+        routing: llambo_inference::Routing::default(),
+        priority: Priority::default(),
+        journal: None,
+        log: None,
     }
 }
 

@@ -72,7 +72,7 @@ async fn the_measured_is_what_greedy_would_take_and_adds_up() {
     // and it was told when they were chosen, whatever the sampler did to them
     let sampling = Sampling { ignore_eos: true, repeat_penalty: 1.3, temperature: 2.0, seed: Some(7), ..Sampling::greedy(12) };
     let (mut request, _) = extend(&prompt, sampling, None);
-    request.log = TokenLog::with_logprobs();
+    request.log = TokenLog::with_logprobs(0);
     let log = request.log.clone();
     read(engine.extend(request).unwrap()).await.unwrap();
     let whole = [&prompt[..], &self::tokens(&log)[..]].concat();

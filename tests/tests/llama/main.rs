@@ -8,13 +8,14 @@ mod draft;
 mod form;
 mod keep;
 mod refuse;
+mod resume;
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use llambo_catalog::Builtin;
 use llambo_inference::{
-    AnswerEvent, AnswerStream, Finished, GenerateRequest, InferenceEngine, InferenceError, Prompt, Sampling, Share,
+    AnswerEvent, AnswerStream, Finished, GenerateRequest, InferenceEngine, InferenceError, Priority, Prompt, Sampling, Share,
 };
 use llambo_llama::{EngineSettings, LlamaEngine};
 
@@ -39,6 +40,10 @@ fn ask(prompt: &str, sampling: Sampling) -> GenerateRequest {
         sampling,
         share: Share::default(),
         deadline: None,
+        routing: llambo_inference::Routing::default(),
+        priority: Priority::default(),
+        journal: None,
+        log: None,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{fs, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use llambo_inference::{AnswerEvent, GenerateRequest, Models, Node, Prompt, Sampling, Share, fake::FakeEngine};
+use llambo_inference::{AnswerEvent, GenerateRequest, Models, Node, Priority, Prompt, Sampling, Share, fake::FakeEngine};
 use llambo_isolate::{Isolate, Layout, Limits, Module, Sandbox, TypeSettings};
 
 const N: u32 = 10_000;
@@ -64,6 +64,10 @@ async fn answer(isolate: &Arc<Isolate>) -> Result<String, llambo_inference::Infe
         sampling: Sampling { max_tokens: Some(2), ..Sampling::default() },
         share: Share::default(),
         deadline: None,
+        routing: llambo_inference::Routing::default(),
+        priority: Priority::default(),
+        journal: None,
+        log: None,
     };
     let events = isolate.generate(request).await?;
     let text = events.try_fold(String::new(), async |text, event| match event {

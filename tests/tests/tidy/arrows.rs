@@ -13,14 +13,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llambo-config", &[]),
     ("llambo-catalog", &["llambo-inference"]),
     ("llambo-strategy", &["llambo-inference"]),
+    ("llambo-policy", &["llambo-strategy"]),
     ("llambo-llama", &["llambo-inference", "llambo-catalog"]),
     ("llambo-isolate", &["llambo-inference"]),
+    ("llambo-telemetry", &["llambo-inference"]),
     ("llambo-orchestrator", &["llambo-inference", "llambo-strategy"]),
+    ("llambo-tasks", &["llambo-orchestrator"]),
+    ("llambo-sessions", &["llambo-inference"]),
     ("llambo-proto", &["llambo-inference"]),
-    ("llambo-edge", &["llambo-proto", "llambo-orchestrator"]),
+    ("llambo-edge", &["llambo-proto", "llambo-orchestrator", "llambo-tasks", "llambo-sessions"]),
     ("llambo-client", &["llambo-proto"]),
     ("llamboctl", &["llambo-client", "llambo-config"]),
-    ("llambo", &["llambo-config", "llambo-catalog", "llambo-llama", "llambo-isolate", "llambo-edge"]),
+    (
+        "llambo",
+        &[
+            "llambo-config", "llambo-catalog", "llambo-llama", "llambo-isolate", "llambo-policy", "llambo-telemetry",
+            "llambo-edge",
+        ],
+    ),
 ];
 /// What the tests of a room may use besides: the edge is tested through the client that its users have.
 const TESTS_MAY_USE: &[(&str, &str)] = &[("llambo-edge", "llambo-client")];
@@ -28,7 +38,8 @@ const TESTS_MAY_USE: &[(&str, &str)] = &[("llambo-edge", "llambo-client")];
 const OUTSIDE: &[&str] = &["llambo-tests", "xtask"];
 
 /// Crates that the command-line client must stay free of: it is to build and start in no time, anywhere.
-const NOT_IN_LLAMBOCTL: &[&str] = &["llama-cpp-sys-2", "wasmtime", "llambo-llama", "llambo-isolate", "llambo-orchestrator"];
+const NOT_IN_LLAMBOCTL: &[&str] =
+    &["llama-cpp-sys-2", "wasmtime", "llambo-llama", "llambo-isolate", "llambo-policy", "llambo-orchestrator"];
 
 /// All that `room` may use, also through others. None for a room that is not in the table.
 fn reach(room: &str) -> Option<BTreeSet<&'static str>> {

@@ -1,4 +1,4 @@
-//! Node types and their tenants.
+//! Node types.
 
 use std::{path::Path, time::Duration};
 
@@ -11,23 +11,10 @@ use crate::{
 pub(super) const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
     "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-kv", "max-time", "models",
-    "hibernate",
+    "hibernate", "labels", "min-count", "max-count",
 ];
-pub(super) const TENANT: &[&str] = &["weight", "max-tokens", "max-kv", "max-time"];
 
-/// `None` when they could not be read: a reference that finds none is not wrong for sure then.
-pub(super) fn tenants(root: &Map<'_>) -> Option<Vec<TenantConfig>> {
-    let Some(value) = root.get("tenants") else { return Some(Vec::new()) };
-    let one = |(name, value): (&str, Value<'_>)| {
-        check_name(name, &value, "a tenant");
-        let map = value.map(TENANT)?;
-        let weight = map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0);
-        Some(TenantConfig { name: name.to_owned(), weight, budget: budget(&map) })
-    };
-    value.named()?.into_iter().map(one).collect()
-}
-
-fn budget(map: &Map<'_>) -> RequestBudget {
+pub(super) fn budget(map: &Map<'_>) -> RequestBudget {
     RequestBudget {
         tokens: map.whole("max-tokens", 1..=u32::MAX),
         kv_bytes: map.size("max-kv", KB..=1024 * GB),
@@ -52,7 +39,7 @@ pub fn is_name(text: &str) -> bool {
     begins_well && text.len() <= 32 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
-fn check_name(name: &str, value: &Value<'_>, what: &str) {
+pub(super) fn check_name(name: &str, value: &Value<'_>, what: &str) {
     if !is_name(name) {
         let but = format!("is not a name for {what}; use a lower-case letter, then at most 31 of `a-z`, `0-9` and `-`");
         value.wrong_key(&but);
@@ -95,6 +82,8 @@ fn node_type(
         weight: map.number("weight", 0.001..=1_000_000.0).unwrap_or(1.0),
         tenant: tenant(&map, tenants),
         tier: map.whole("tier", 0..=2).unwrap_or(0),
+        labels: labels(&map),
+        scale: scale(&map),
         cpu_time: map.number("cpu-seconds", 0.001..=86_400.0).map_or(Duration::from_secs(10), Duration::from_secs_f64),
         host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),
         output_bytes_per_second: map.size("output-per-second", KB..=GB).unwrap_or(256 * KB),
@@ -103,6 +92,29 @@ fn node_type(
         table_elements: map.whole("table-elements", 1..=10_000_000).unwrap_or(10_000),
         stack_bytes: map.size("stack", 64 * KB..=MB).unwrap_or(128 * KB),
     })
+}
+
+/// Notes for policies.
+fn labels(map: &Map<'_>) -> Vec<(String, String)> {
+    let Some(entries) = map.get("labels").and_then(|value| value.named()) else { return Vec::new() };
+    let mut labels: Vec<_> =
+        entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.text()?.to_owned()))).collect();
+    labels.sort();
+    labels
+}
+
+/// The fewest and the most isolates that a scaler may leave.
+fn scale(map: &Map<'_>) -> Option<(u32, u32)> {
+    let (min, max) = (map.whole("min-count", 0..=200_000), map.whole("max-count", 1..=200_000));
+    if let (Some(value), None) = (map.get("min-count"), map.get("max-count")) {
+        value.wrong("stands without `max-count`", "say how many isolates a scaler may make of it");
+    }
+    if let (Some(min), Some(max), Some(value)) = (min, max, map.get("min-count"))
+        && min > max
+    {
+        value.wrong(format!("is {min}, and `max-count` is {max}"), "lower the one or raise the other");
+    }
+    max.map(|max| (min.unwrap_or(0), max))
 }
 
 /// The name of the type's model, or of the first one.

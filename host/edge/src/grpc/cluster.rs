@@ -152,6 +152,7 @@ impl Cluster for Service {
             choice_p99_ns: report.choice_p99_ns,
             served_max: report.served_max,
             served_min: report.served_min,
+            policy: live_balancer(&self.host),
         }))
     }
 
@@ -160,6 +161,13 @@ impl Cluster for Service {
         tracing::info!(before = done.before, after = done.after, "the balancing strategy was switched");
         Ok(Response::new(v1::SetBalancerResponse { before: done.before.to_owned(), after: done.after.to_owned() }))
     }
+}
+
+fn live_balancer(host: &Host) -> Option<v1::PolicyRef> {
+    let live = |status: &llambo_strategy::PolicyStatus| {
+        (status.kind, status.policy.role) == (llambo_strategy::PolicyKind::Balancer, llambo_strategy::Role::Live)
+    };
+    host.policies.list().iter().find(|status| live(status)).map(|status| super::route::policy(&status.policy))
 }
 
 /// Nodes or a type, and not both.
@@ -201,7 +209,7 @@ fn node(NodeEntry { view, in_flight }: NodeEntry) -> v1::Node {
     }
 }
 
-fn status(host: &Host) -> v1::StatusResponse {
+pub(crate) fn status(host: &Host) -> v1::StatusResponse {
     let status = host.cluster.status();
     let totals = status.totals;
     v1::StatusResponse {

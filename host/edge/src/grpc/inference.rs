@@ -1,38 +1,38 @@
 //! Text in, tokens out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use llambo_inference::{GenerateRequest, InferenceError, ModelName, RequestId, Usage};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use llambo_inference::{AnswerEvent, InferenceError, ModelName, Usage};
 use llambo_orchestrator::DispatchError;
 use llambo_proto::{
     convert::{self, Asked},
     deadline, status,
-    v1::{self, generate_response::Event, inference_server::Inference},
+    v1::{self, inference_server::Inference},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{
+use super::{invalid, invalid_field, not_served, route};
+use crate::{
     answer::{Answering, Deadline},
-    invalid, invalid_field, not_served,
+    caller::Caller,
+    door::{Door, known_to, within},
     pump::{Pumped, pump},
 };
-use crate::{
-    Host, Modules,
-    serve::{Closing, closed},
-};
 
+/// Metadata that asks for an explanation, where a client's stubs are older than the field.
+const EXPLAIN: &str = "llambo-explain";
 /// Texts of one Embed call; more are sent as several calls.
 const MAX_TEXTS: usize = 256;
 /// Texts of one call that are embedded at a time, so that one caller cannot fill an engine's queue.
 const EMBEDS_AT_ONCE: usize = 8;
 
 pub(super) struct Service {
-    pub(super) host: Arc<Host>,
-    pub(super) closing: Closing,
-    /// How long a client may take nothing of its answer.
-    pub(super) patience: Duration,
+    pub(super) door: Door,
 }
 
 impl Service {
@@ -40,60 +40,70 @@ impl Service {
     async fn start(&self, request: Request<v1::GenerateRequest>) -> Result<Answering, Status> {
         let received = Instant::now();
         let deadline = deadline::timeout(request.metadata()).map(|timeout| Deadline::new(received, timeout));
-        let asked = Asked::try_from(request.into_inner()).map_err(|e| status::status(&e))?;
-        let inner = deadline.map(|deadline| deadline.inner.into_std());
-        let request = self.resolve(asked, inner).map_err(|e| status::status(&e))?;
-        let (id, model) = (request.id.clone(), request.model.clone());
-        let dispatcher = self.host.cluster.dispatcher();
-        let first = async {
-            tokio::select! {
-                answer = dispatcher.dispatch(request) => answer,
-                () = closed(self.closing.clone()) => Err(DispatchError::Draining),
-            }
-        };
-        let answer = within(deadline, first).await?.map_err(|error| {
-            tracing::debug!(request_id = %id, %model, %error, "not served");
-            not_served(&error)
-        })?;
-        let started = convert::started(&id, &answer.node, &model);
-        let closed = closed(self.closing.clone()).boxed();
-        Ok(Answering::new(id, started, answer, received, deadline, closed))
+        let explain = request.metadata().get(EXPLAIN).is_some_and(|value| value == "1" || value == "true");
+        let caller = Caller::of(request.extensions());
+        let mut asked = Asked::try_from(request.into_inner()).map_err(|e| status::status(&e))?;
+        asked.routing.explain |= explain;
+        self.door.ask(asked, &caller, received, deadline).await.map_err(|error| not_served(&error))
     }
+}
 
-    /// Fills in what the request leaves out. A published module takes what its model takes.
-    fn resolve(&self, asked: Asked, deadline: Option<std::time::Instant>) -> Result<GenerateRequest, InferenceError> {
-        let name = asked.model.clone().unwrap_or_else(|| self.host.default_model.clone());
-        let engine = self.host.models.get(&name).or_else(|unknown| match self.host.modules.parent(&name) {
-            Some(parent) => self.host.models.get(&parent),
-            None => Err(with_published(unknown, self.host.modules.as_ref())),
-        })?;
-        Ok(GenerateRequest { model: name, ..asked.resolve(engine.info(), new_request_id, deadline)? })
+/// An answer as messages: `started`, pieces, `finished`; or an error in between.
+struct Messages {
+    started: Option<v1::GenerateResponse>,
+    answering: Answering,
+}
+
+impl Messages {
+    fn new(mut answering: Answering) -> Self {
+        let route = answering.route.take().map(|route| route::wire(&route));
+        let started = convert::started(&answering.id, &answering.node, &answering.model, route);
+        Self { started: Some(started), answering }
+    }
+}
+
+impl Stream for Messages {
+    type Item = Result<v1::GenerateResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(started) = self.started.take() {
+            return Poll::Ready(Some(Ok(started)));
+        }
+        let event = ready!(self.answering.poll_next_unpin(cx));
+        let message = |event| match event {
+            Ok(event) => Ok(convert::event(event, || self.answering.timing())),
+            Err(error) => Err(not_served(&error)),
+        };
+        Poll::Ready(event.map(message))
     }
 }
 
 #[tonic::async_trait]
 impl Inference for Service {
-    type GenerateStream = Pumped;
+    type GenerateStream = Pumped<Result<v1::GenerateResponse, Status>>;
 
-    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Pumped>, Status> {
+    async fn generate(&self, request: Request<v1::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         let answering = self.start(request).await?;
-        Ok(Response::new(pump(answering, self.patience)))
+        let stalled = |waited| Err(status::status(&InferenceError::stalled(waited)));
+        Ok(Response::new(pump(Messages::new(answering), self.door.patience, stalled)))
     }
 
     async fn infer(&self, request: Request<v1::GenerateRequest>) -> Result<Response<v1::InferResponse>, Status> {
-        let mut messages = self.start(request).await?;
-        let mut whole = v1::InferResponse::default();
-        while let Some(message) = messages.try_next().await? {
-            match message.event {
-                Some(Event::Started(started)) => {
-                    (whole.request_id, whole.node, whole.model) = (started.request_id, started.node, started.model);
+        let mut answering = self.start(request).await?;
+        let mut whole = v1::InferResponse {
+            request_id: answering.id.to_string(),
+            node: answering.node.to_string(),
+            model: answering.model.to_string(),
+            route: answering.route.take().map(|route| route::wire(&route)),
+            ..v1::InferResponse::default()
+        };
+        while let Some(event) = answering.next().await {
+            match event.map_err(|error| not_served(&error))? {
+                AnswerEvent::Piece { text, .. } => whole.text.push_str(&text),
+                AnswerEvent::Finished(end) => {
+                    (whole.finish_reason, whole.usage) = (end.reason.as_str().to_owned(), Some(convert::usage(end.usage)));
+                    (whole.ttft_ms, whole.total_ms) = (answering.timing().ttft_ms, answering.timing().total_ms);
                 }
-                Some(Event::Piece(piece)) => whole.text.push_str(&piece.text),
-                Some(Event::Finished(end)) => {
-                    (whole.finish_reason, whole.usage) = (end.finish_reason, end.usage);
-                    (whole.ttft_ms, whole.total_ms) = (end.ttft_ms, end.total_ms);
-                }
-                None => {}
             }
         }
         Ok(Response::new(whole))
@@ -102,8 +112,9 @@ impl Inference for Service {
     async fn embed(&self, request: Request<v1::EmbedRequest>) -> Result<Response<v1::EmbedResponse>, Status> {
         let received = Instant::now();
         let deadline = deadline::timeout(request.metadata()).map(|timeout| Deadline::new(received, timeout));
+        let caller = Caller::of(request.extensions());
         let v1::EmbedRequest { model, texts } = request.into_inner();
-        if self.host.cluster.is_draining() {
+        if self.door.host.cluster.is_draining() {
             return Err(not_served(&DispatchError::Draining));
         }
         if !(1..=MAX_TEXTS).contains(&texts.len()) {
@@ -113,9 +124,12 @@ impl Inference for Service {
             return Err(invalid(format!("`texts[{i}]` is empty; leave it out or give it text")));
         }
         let model = (!model.is_empty()).then(|| ModelName::from(&model));
-        let engine = self.host.models.get(model.as_ref().unwrap_or(&self.host.default_model)).map_err(|e| status::status(&e))?;
+        let host = &self.door.host;
+        let name = model.as_ref().unwrap_or(&host.default_model);
+        caller.check_model(name).map_err(|e| status::status(&e))?;
+        let engine = host.models.get(name).map_err(|e| status::status(&known_to(&caller, e)))?;
         let embeds = stream::iter(texts).map(|text| engine.embed(text)).buffered(EMBEDS_AT_ONCE).try_collect::<Vec<_>>();
-        let embedded = within(deadline, embeds).await?.map_err(|e| status::status(&e))?;
+        let embedded = within(deadline, embeds).await.flatten().map_err(|e| status::status(&e))?;
 
         let mut usage = Usage::default();
         let mut embeddings = Vec::with_capacity(embedded.len());
@@ -127,65 +141,18 @@ impl Inference for Service {
         Ok(Response::new(v1::EmbedResponse { model, embeddings, usage: Some(convert::usage(usage)) }))
     }
 
-    async fn list_models(&self, _: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
-        let engines = self.host.models.all();
+    async fn list_models(&self, request: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
+        let caller = Caller::of(request.extensions());
+        let engines = self.door.host.models.all();
         let mut models: Vec<_> = engines.iter().map(|engine| convert::model(engine.info(), engine.load())).collect();
-        for published in self.host.modules.list().into_iter().filter(|module| module.serves) {
+        for published in self.door.host.modules.list().into_iter().filter(|module| module.serves) {
             let parent = models.iter().find(|model| model.name == published.parent.as_str());
             if let Some(parent) = parent.cloned() {
                 let (name, of) = (published.name.to_string(), parent.name.clone());
                 models.push(v1::Model { name, parent: of, ..parent });
             }
         }
+        models.retain(|model| caller.has_model(&ModelName::from(&model.name)));
         Ok(Response::new(v1::ListModelsResponse { models }))
-    }
-}
-
-/// The error names what else could have been asked for.
-fn with_published(error: InferenceError, modules: &dyn Modules) -> InferenceError {
-    match error {
-        InferenceError::UnknownModel { model, mut loaded } => {
-            loaded.extend(modules.list().into_iter().filter(|module| module.serves).map(|module| module.name));
-            InferenceError::UnknownModel { model, loaded }
-        }
-        error => error,
-    }
-}
-
-/// The end of `work`, or `DEADLINE_EXCEEDED`.
-async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>) -> Result<T, Status> {
-    match deadline {
-        None => Ok(work.await),
-        Some(deadline) => timeout_at(deadline.edge, work)
-            .await
-            .map_err(|_| status::status(&InferenceError::DeadlineExceeded { n_generated: 0 })),
-    }
-}
-
-/// 64 random bits: unique among the requests that one log is searched for.
-fn new_request_id() -> RequestId {
-    format!("{:016x}", rand::random::<u64>()).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use llambo_proto::status::Details;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn work_without_end_is_given_up_before_the_transport_does() {
-        let received = Instant::now();
-        let timeout = Duration::from_secs(3);
-        let status = within(Some(Deadline::new(received, timeout)), std::future::pending::<()>()).await.unwrap_err();
-        assert_eq!(Details::of(&status).reason.as_deref(), Some("DEADLINE_EXCEEDED"));
-        assert!(received.elapsed() < timeout, "{:?}", received.elapsed());
-    }
-
-    #[test]
-    fn request_ids_differ() {
-        assert_ne!(new_request_id(), new_request_id());
     }
 }

@@ -1,11 +1,14 @@
 //! The services of `llambo.proto`, health and reflection.
 
-mod answer;
-mod cluster;
+pub(crate) mod cluster;
+mod faults;
 mod health;
 mod inference;
 mod modules;
-mod pump;
+mod policies;
+mod replay;
+pub(crate) mod route;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -14,32 +17,43 @@ use llambo_orchestrator::{ClusterError, DispatchError};
 use llambo_proto::{
     FILE_DESCRIPTOR_SET,
     status::{self, Failure},
-    v1::{cluster_server::ClusterServer, inference_server::InferenceServer, modules_server::ModulesServer},
+    v1::{
+        cluster_server::ClusterServer, faults_server::FaultsServer, inference_server::InferenceServer,
+        modules_server::ModulesServer, policies_server::PoliciesServer, sessions_server::SessionsServer,
+    },
 };
 use tokio::sync::watch;
 use tonic::{Status, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-use crate::{Host, Settings, serve::Closing};
+use crate::{Settings, door::Door, sessions::Conversing};
 
 /// Everything that is served over gRPC.
-pub(crate) fn routes(host: &Arc<Host>, closing: &Closing, serving: watch::Receiver<bool>, settings: &Settings) -> Routes {
-    let (max_request_bytes, patience) = (settings.max_request_bytes, settings.client_stall_timeout);
+pub(crate) fn routes(door: &Door, serving: watch::Receiver<bool>, settings: &Settings) -> Routes {
+    let Door { host, closing, .. } = door;
+    let max_request_bytes = settings.max_request_bytes;
     let reflection = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let sound = "descriptors made by the compiler are sound";
-    let inference = inference::Service { host: Arc::clone(host), closing: closing.clone(), patience };
+    let inference = inference::Service { door: door.clone() };
     let cluster = cluster::Service { host: Arc::clone(host), closing: closing.clone() };
     let modules = modules::Service { host: Arc::clone(host) };
     let max_module_bytes = settings.max_module_bytes.saturating_add(max_request_bytes);
+    let policies = policies::Service { host: Arc::clone(host), closing: closing.clone() };
+    let faults = faults::Service { host: Arc::clone(host) };
+    let max_policy_bytes = settings.max_policy_bytes.saturating_add(max_request_bytes);
+    let sessions = sessions::Service { conversing: Conversing { door: door.clone() } };
     let health = health::Service { host: Arc::clone(host), serving, closing: closing.clone() };
     Routes::new(InferenceServer::new(inference).max_decoding_message_size(max_request_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(max_request_bytes))
         .add_service(ModulesServer::new(modules).max_decoding_message_size(max_module_bytes))
+        .add_service(PoliciesServer::new(policies).max_decoding_message_size(max_policy_bytes))
+        .add_service(FaultsServer::new(faults).max_decoding_message_size(max_request_bytes))
+        .add_service(SessionsServer::new(sessions).max_decoding_message_size(max_request_bytes))
         .add_service(HealthServer::new(health))
         .add_service(reflection().build_v1().expect(sound))
         .add_service(reflection().build_v1alpha().expect(sound))
@@ -50,13 +64,13 @@ fn invalid(message: impl Into<String>) -> Status {
 }
 
 /// A request field with a value that it cannot have.
-fn invalid_field(field: &str, found: impl std::fmt::Display, allowed: &str) -> Status {
+pub(crate) fn invalid_field(field: &str, found: impl std::fmt::Display, allowed: &str) -> Status {
     Failure::new("INVALID_REQUEST", format!("`{field}` is {found}, but must be {allowed}"))
         .field(field, format!("must be {allowed}"))
         .into_status()
 }
 
-fn not_served(error: &DispatchError) -> Status {
+pub(crate) fn not_served(error: &DispatchError) -> Status {
     let mut failure = match error {
         DispatchError::Inference(error) => Failure::from(error),
         _ => Failure::new(error.reason(), error.to_string()),
@@ -80,6 +94,10 @@ fn not_served(error: &DispatchError) -> Status {
         DispatchError::WrongModel { node_type, model, serves } => {
             failure.with("type", node_type).with("model", model).with("serves", joined(serves.iter().map(ModelName::as_str)))
         }
+        DispatchError::QuotaExceeded { tenant, quota, limit, .. } => {
+            failure.with("quota", quota).with("limit", limit).quota(tenant.as_str(), format!("{quota}: {limit}"))
+        }
+        DispatchError::NotAdmitted { reason, .. } => failure.with("policy_reason", reason),
         _ => failure,
     }
     .into_status()

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,11 +13,15 @@ use futures::{StreamExt, future::BoxFuture, stream};
 use llambo_client::Client;
 use llambo_edge::{Bound, EdgeError, Host, NoModules, Settings};
 use llambo_inference::{
-    AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, Models, Node, NodeId, NodeState, NodeView, TypeName,
-    fake::FakeEngine,
+    AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, Models, Node, NodeId, NodeState, NodeTraits, NodeView,
+    TypeName, fake::FakeEngine,
 };
 use llambo_orchestrator::{Cluster, NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
+use llambo_sessions::Sessions;
+use llambo_tasks::Tasks;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::script;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -34,10 +38,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) cluster: Cluster,
+    pub(crate) tasks: Tasks,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     /// Times that a client drained the host.
     pub(crate) drains: Arc<AtomicU32>,
+    /// Milliseconds since 1970, as sessions see it.
+    pub(crate) now_ms: Arc<AtomicU64>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), EdgeError>>,
 }
@@ -65,16 +72,21 @@ impl Node for TestNode {
             served: 0,
             replaced: 0,
             memory_bytes: 65_536,
+            traits: NodeTraits::default(),
         }
     }
 
     fn generate(&self, request: GenerateRequest) -> GenerateFuture<'_> {
         Box::pin(async move {
+            if let Some(scripted) = script::answer(&request) {
+                return scripted;
+            }
             if self.node_type.as_str() == "stuck" {
                 let piece = AnswerEvent::Piece { text: "word1".into(), n_tokens: 1 };
                 return Ok(stream::iter([Ok(piece)]).chain(stream::pending()).boxed());
             }
-            self.engine.submit(request)
+            let log = request.journal.as_ref().map(|journal| journal.begin(0, 0, 0).log);
+            self.engine.submit(GenerateRequest { log, ..request })
         })
     }
 
@@ -83,7 +95,9 @@ impl Node for TestNode {
 
 impl NodeFactory for Factory {
     fn types(&self) -> Vec<TypeInfo> {
-        ["fake", "stuck"].map(|name| TypeInfo { name: name.into(), model: MODEL.into() }).into()
+        ["fake", "stuck"]
+            .map(|name| TypeInfo { name: name.into(), model: MODEL.into(), tenant: "default".into(), bounds: None })
+            .into()
     }
 
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>> {
@@ -102,24 +116,43 @@ impl Running {
         Self::start_with(PrometheusBuilder::new().build_recorder().handle()).await
     }
 
+    /// Three `fake` nodes alone.
+    pub(crate) async fn start_fake() -> Self {
+        Self::start_of(&[("fake", 3)], PrometheusBuilder::new().build_recorder().handle()).await
+    }
+
     pub(crate) async fn start_with(metrics: PrometheusHandle) -> Self {
-        let engine = Arc::new(FakeEngine::new(MODEL, 64));
+        Self::start_of(&[("fake", 3), ("stuck", 1)], metrics).await
+    }
+
+    async fn start_of(nodes: &[(&str, u32)], metrics: PrometheusHandle) -> Self {
+        let engine = Arc::new(FakeEngine::new(MODEL, 64).with_digest("0123456789abcdef"));
         let factory = Factory { engine: Arc::clone(&engine), n_made: AtomicU32::new(0) };
         let cluster = Cluster::new(Arc::new(factory), llambo_orchestrator::Settings::default()).unwrap();
-        cluster.spawn(&"fake".into(), 3).await.unwrap();
-        cluster.spawn(&"stuck".into(), 1).await.unwrap();
+        for (name, count) in nodes {
+            cluster.spawn(&(*name).into(), *count).await.unwrap();
+        }
         let models = Models::default();
         models.insert(engine);
 
+        let tasks = Tasks::open(llambo_tasks::Settings::default()).unwrap();
+        tasks.start(cluster.dispatcher());
+
+        let now_ms = Arc::new(AtomicU64::new(1_000_000));
+        let clock = Arc::clone(&now_ms);
+        let clock: llambo_sessions::Clock = Arc::new(move || clock.load(Ordering::Relaxed));
+        let sessions = Sessions::with_clock(&llambo_sessions::Settings::default(), clock).unwrap();
         let drains = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&drains);
         let host = Host {
             cluster: cluster.clone(),
             models,
             modules: Arc::new(NoModules),
+            policies: Arc::new(llambo_strategy::NoDesk),
+            tasks: tasks.clone(),
+            sessions,
             default_model: MODEL.into(),
-            metrics,
-            refresh_gauges: Arc::new(|| ()),
+            metrics: Arc::new(move || metrics.render()),
             on_drain: Arc::new(move || {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),
@@ -131,7 +164,7 @@ impl Running {
             let _ = stopped.await;
         }));
         let client = Client::connect(&format!("http://{grpc}")).await.unwrap();
-        Self { client, cluster, grpc, http, drains, stop, served }
+        Self { client, cluster, tasks, grpc, http, drains, now_ms, stop, served }
     }
 
     /// Ends the edge and says that it came to its end well, and without cutting anyone off.
@@ -149,14 +182,34 @@ impl Running {
 
     /// Status line and body of a GET.
     pub(crate) async fn get(&self, path: &str) -> (String, String) {
+        self.call("GET", path, "").await
+    }
+
+    /// Status line and body of any request; chunks are put together.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let n_bytes = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {n_bytes}\r\n\r\n");
+        let request = head + body;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         within(stream.read_to_string(&mut answer)).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
+        let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        let body = if is_chunked { joined(body) } else { body.to_owned() };
+        (head.lines().next().unwrap().to_owned(), body)
     }
+}
+
+/// The chunks of a body as one text.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((n_bytes, rest)) = chunks.split_once("\r\n") {
+        let n_bytes = usize::from_str_radix(n_bytes, 16).unwrap();
+        body.push_str(&rest[..n_bytes]);
+        chunks = rest[n_bytes..].trim_start_matches("\r\n");
+    }
+    body
 }
 
 pub(crate) fn settings() -> Settings {
@@ -165,8 +218,11 @@ pub(crate) fn settings() -> Settings {
         http: "127.0.0.1:0".parse().unwrap(),
         max_request_bytes: MAX_REQUEST_BYTES,
         max_module_bytes: MAX_REQUEST_BYTES,
+        max_policy_bytes: MAX_REQUEST_BYTES,
         max_streams_per_connection: 256,
         client_stall_timeout: std::time::Duration::from_secs(2),
+        trace_sample: None,
+        security: llambo_edge::Security::default(),
     }
 }
 

@@ -4,4 +4,9 @@
 
 mod answers;
 mod harness;
+mod openai;
 mod operations;
+mod script;
+mod sessions;
+mod tasks;
+mod web;

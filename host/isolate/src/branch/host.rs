@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use llambo_inference::{
     Distribution, ExtendRequest, FinishReason, InferenceEngine, InferenceError, Mask, MeasureRequest, Measured, ModelName,
-    Prompt, TokenId, TokenLog, Usage,
+    Prompt, TokenId, Usage,
 };
 use wasmtime::{Result, component::Resource};
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     bindings::llambo::engine::branches::{self, Beginning, Candidate, Continuation, Error, Piece, Scored},
+    journal::Fingerprint,
     nn::{DEFAULT, MAX_SESSIONS, Options, Session},
     state::GuestState,
 };
@@ -176,26 +177,25 @@ impl branches::HostBranch for GuestState {
             return self.fail_branch(error);
         }
         let branch = self.table.get(&this)?;
-        let (model, tokens, log) = (
-            branch.model.clone(),
-            branch.tokens.clone(),
-            if options.logprobs { TokenLog::with_logprobs() } else { TokenLog::default() },
-        );
+        let (model, tokens, wants_logprobs) = (branch.model.clone(), branch.tokens.clone(), options.logprobs);
         let call = self.call()?;
-        let (id, share, deadline, written) = (call.id.clone(), call.share.clone(), call.deadline, log.clone());
+        let (id, share, deadline, place) = (call.id.clone(), call.share.clone(), call.deadline, call.next_place());
         let mask = mask.map(|mask| match mask {
             branches::Mask::Only(tokens) => Mask::Only(tokens),
             branches::Mask::Without(tokens) => Mask::Without(tokens),
         });
         let n_begun = tokens.len();
         let start = move |engine: &dyn InferenceEngine| {
-            let sampling = options.sampling.resolve(&engine.info().sampling)?;
+            let mut sampling = options.sampling.resolve(&engine.info().sampling)?;
+            let asked = Fingerprint::of(&(&engine.info().name, &tokens, &mask));
+            let log = place.begin(asked, &mut sampling, wants_logprobs.then_some(0)).log;
+            let written = log.clone();
             let events = engine.extend(ExtendRequest { id, tokens, sampling, mask, share, deadline, log: written })?;
-            Ok(Session::over(events).holding(n_begun, engine.info().kv_bytes_per_token))
+            Ok((Session::over(events).holding(n_begun, engine.info().kv_bytes_per_token), log))
         };
         match self.with_engine(model, start).await? {
-            Ok(session) => {
-                self.table.get_mut(&this)?.growing = Some(Growing { log, n_taken: 0 });
+            Ok((session, log)) => {
+                self.table.get_mut(&this)?.growing = Some(Growing { log, wants_logprobs, n_taken: 0 });
                 self.begin_session(this.rep(), session)?;
                 Ok(Ok(()))
             }
@@ -229,7 +229,7 @@ impl branches::HostBranch for GuestState {
         let n = if output.finished.is_some() { usize::MAX } else { output.n_tokens as usize };
         let logged = growing.log.from(growing.n_taken, n);
         growing.n_taken += logged.len();
-        let logprobs = if growing.log.wants_logprobs() { logged.iter().map(|one| one.logprob).collect() } else { Vec::new() };
+        let logprobs = if growing.wants_logprobs { logged.iter().map(|one| one.logprob).collect() } else { Vec::new() };
         let tokens: Vec<TokenId> = logged.iter().map(|one| one.token).collect();
         if output.finished.is_some() {
             self.table.get_mut(&this)?.growing = None;

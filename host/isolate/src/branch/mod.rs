@@ -24,6 +24,7 @@ pub struct Branch {
 #[derive(Debug)]
 struct Growing {
     log: TokenLog,
+    wants_logprobs: bool,
     n_taken: usize,
 }
 

@@ -7,6 +7,7 @@ use wasmtime::{Result, component::Resource};
 use super::{DEFAULT, ExecutionContext, Graph, NnError, Output, Session, SessionInput, Tensor};
 use crate::{
     bindings::wasi::nn::{errors, errors::ErrorCode, graph, inference, tensor, tensor::TensorType},
+    journal::Fingerprint,
     state::GuestState,
 };
 
@@ -224,6 +225,8 @@ impl GuestState {
             return Ok(Err(error));
         }
         let (id, share, deadline, n_spent) = (call.id.clone(), call.share.clone(), call.deadline, call.n_tokens);
+        let place = call.next_place();
+        let routing = llambo_inference::Routing { trace: call.trace, ..llambo_inference::Routing::default() };
         // one more than is left: that it was not enough should be seen
         let most = self.budget.tokens().map(|limit| limit.saturating_sub(n_spent).saturating_add(1));
         let counts_kv = self.budget.kv_bytes().is_some();
@@ -231,15 +234,22 @@ impl GuestState {
             // reading it once more is what counting costs
             let n_begun = if counts_kv { engine.tokens(&prompt)?.len() } else { 0 };
             let kv_bytes_per_token = engine.info().kv_bytes_per_token;
-            let asked = sampling(&engine.info().sampling)?;
+            let mut sampling = sampling(&engine.info().sampling)?;
+            sampling.max_tokens = [sampling.max_tokens, most].into_iter().flatten().min();
+            let model = engine.info().name.clone();
+            let entry = place.begin(Fingerprint::of(&(&model, &prompt)), &mut sampling, None);
             let request = GenerateRequest {
                 id,
-                model: engine.info().name.clone(),
+                model,
                 node_type: None,
                 prompt,
-                sampling: Sampling { max_tokens: [asked.max_tokens, most].into_iter().flatten().min(), ..asked },
+                sampling,
                 share,
                 deadline,
+                routing,
+                priority: llambo_inference::Priority::default(),
+                journal: None,
+                log: Some(entry.log),
             };
             let session = Session::start(engine.as_ref(), request, stream, numbered)?;
             Ok(session.holding(n_begun, kv_bytes_per_token))

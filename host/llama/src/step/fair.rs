@@ -1,11 +1,11 @@
 //! Whose turn it is: start-time fair queueing over tenants, and over isolates within a tenant. Pure.
 //!
-//! Everybody's account counts the tokens computed for it, divided by its weight; the lowest account goes first. Who comes back after
+//! Everybody's account counts the tokens computed for it, divided by its weight; the lowest account goes first. A tenant's batch work has an account of its own. Who comes back after
 //! a pause starts where the lowest of those present is: being away saves nothing up.
 
 use std::collections::HashMap;
 
-use llambo_inference::{NodeId, Share, TenantName};
+use llambo_inference::{NodeId, Priority, Share, TenantName};
 
 /// A prompt's token next to a generated one: prompts are computed many tokens at a time.
 const PROMPT_TOKEN_COST: f64 = 0.125;
@@ -20,7 +20,7 @@ pub(crate) struct Turn {
 /// The accounts of everybody who has a sequence in the engine.
 #[derive(Default)]
 pub(crate) struct Accounts {
-    tenants: HashMap<TenantName, Tenant>,
+    tenants: HashMap<(TenantName, Priority), Tenant>,
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Turn {
 impl Accounts {
     /// Whose turn is sooner.
     pub(crate) fn turn(&self, share: &Share) -> Turn {
-        let Some(tenant) = self.tenants.get(&share.tenant) else { return Turn { tenant: 0.0, isolate: 0.0 } };
+        let Some(tenant) = self.tenants.get(&payer(share)) else { return Turn { tenant: 0.0, isolate: 0.0 } };
         let isolate = tenant.isolates.get(&share.isolate).map_or(0.0, |account| account.used);
         Turn { tenant: tenant.account.used, isolate }
     }
@@ -58,7 +58,7 @@ impl Accounts {
         let floor = lowest(self.tenants.values().map(|tenant| tenant.account.used));
         let tenant = self
             .tenants
-            .entry(share.tenant.clone())
+            .entry(payer(share))
             .or_insert_with(|| Tenant { account: Account { used: floor, n_sequences: 0 }, isolates: HashMap::new() });
         tenant.account.n_sequences += 1;
         let floor = lowest(tenant.isolates.values().map(|account| account.used));
@@ -68,7 +68,7 @@ impl Accounts {
 
     /// A sequence left the engine.
     pub(crate) fn leave(&mut self, share: &Share) {
-        let Some(tenant) = self.tenants.get_mut(&share.tenant) else { return };
+        let Some(tenant) = self.tenants.get_mut(&payer(share)) else { return };
         tenant.account.n_sequences -= 1;
         if let Some(isolate) = tenant.isolates.get_mut(&share.isolate) {
             isolate.n_sequences -= 1;
@@ -77,19 +77,24 @@ impl Accounts {
             }
         }
         if tenant.account.n_sequences == 0 {
-            self.tenants.remove(&share.tenant);
+            self.tenants.remove(&payer(share));
         }
     }
 
     /// So many tokens of a prompt, and so many others, are computed for it.
     pub(crate) fn charge(&mut self, share: &Share, n_prompt: usize, n_generated: usize) {
         let cost = n_prompt as f64 * PROMPT_TOKEN_COST + n_generated as f64;
-        let Some(tenant) = self.tenants.get_mut(&share.tenant) else { return };
-        tenant.account.used += cost / share.tenant_weight.max(f64::MIN_POSITIVE);
+        let Some(tenant) = self.tenants.get_mut(&payer(share)) else { return };
+        tenant.account.used += cost / (share.tenant_weight * share.priority.factor()).max(f64::MIN_POSITIVE);
         if let Some(isolate) = tenant.isolates.get_mut(&share.isolate) {
             isolate.used += cost / share.weight.max(f64::MIN_POSITIVE);
         }
     }
+}
+
+/// Whose account it is on.
+fn payer(share: &Share) -> (TenantName, Priority) {
+    (share.tenant.clone(), share.priority)
 }
 
 fn lowest(used: impl Iterator<Item = f64>) -> f64 {
@@ -106,6 +111,7 @@ mod tests {
         Share {
             tenant: format!("t{tenant}").into(),
             tenant_weight: f64::from(weight),
+            priority: Priority::default(),
             isolate: Some(format!("i{isolate}").into()),
             weight: 1.0,
         }
@@ -155,6 +161,16 @@ mod tests {
         serve(&mut accounts, std::slice::from_ref(&old), 1000);
         accounts.enter(&new);
         assert_eq!(serve(&mut accounts, &[old, new], 100), [50, 50]);
+    }
+
+    #[test]
+    fn batch_work_of_a_tenant_goes_on_beside_what_somebody_waits_for() {
+        let batch = Share { priority: Priority::Batch, ..share(0, 1, 0) };
+        let (mut accounts, shares) = (Accounts::default(), [share(0, 1, 0), batch]);
+        for share in &shares {
+            accounts.enter(share);
+        }
+        assert_eq!(serve(&mut accounts, &shares, 1700), [1600, 100]);
     }
 
     #[test]

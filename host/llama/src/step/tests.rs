@@ -69,7 +69,10 @@ impl House {
         self.readers.push(reader);
         self.accounts.enter(&share);
         let tokens = (0..).take(n_prompt).collect();
-        Box::new(Sequence::new(Beginning { id: "test".into(), share, deadline: None, tokens, task }, events))
+        Box::new(Sequence::new(
+            Beginning { id: "test".into(), share, deadline: None, tokens, task, hook: None, trace: None },
+            events,
+        ))
     }
 
     fn in_state(&mut self, state: &State, share: Share) -> Option<Box<Sequence>> {

@@ -6,7 +6,7 @@ mod tally;
 
 use std::{fs, io, path::Path};
 
-use llambo_client::{Ask, Client};
+use llambo_client::{Ask, Client, Credentials};
 
 use self::load::{Pace, Run};
 use crate::{
@@ -20,7 +20,7 @@ const PER_CONNECTION: u32 = 64;
 /// Connections opened unless told otherwise.
 const MAX_CONNECTIONS: u32 = 16;
 
-pub(crate) async fn load(host: &str, args: &BenchLoad, json: bool) -> Result<u8, Failure> {
+pub(crate) async fn load((host, credentials): (&str, &Credentials), args: &BenchLoad, json: bool) -> Result<u8, Failure> {
     let pace = match args.rate {
         Some(per_second) => Pace::open(per_second, args.duration),
         None => Pace::Closed { concurrency: args.concurrency as usize, requests: args.requests },
@@ -38,7 +38,7 @@ pub(crate) async fn load(host: &str, args: &BenchLoad, json: bool) -> Result<u8,
     // opened before the clock starts
     let mut clients = Vec::with_capacity(n_connections as usize);
     for _ in 0..n_connections {
-        clients.push(Client::connect(host).await?);
+        clients.push(Client::connect_with(host, credentials).await?);
     }
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {

@@ -8,6 +8,7 @@ use crate::{
     args::{Balancer, Count, Drain, Health},
     exit::{Failure, NO, OK},
     output,
+    route::PolicyRef,
 };
 
 pub(crate) async fn spawn(session: &Session, args: &Count) -> Result<u8, Failure> {
@@ -73,10 +74,7 @@ pub(crate) async fn balancer(session: &Session, args: &Balancer) -> Result<u8, F
     if session.json {
         output::json(&mut out, &to_json(&b))?;
     } else if args.stats {
-        writeln!(out, "strategy  {}", b.strategy)?;
-        writeln!(out, "choices   {}", b.choices)?;
-        writeln!(out, "time      {:.0} ns (median), {:.0} ns (99th percentile)", b.choice_p50_ns, b.choice_p99_ns)?;
-        writeln!(out, "served    {} by the busiest node, {} by the idlest", b.served_max, b.served_min)?;
+        stats(&mut out, b)?;
     } else {
         for name in &b.available {
             let mark = if *name == b.strategy { '*' } else { ' ' };
@@ -89,6 +87,17 @@ pub(crate) async fn balancer(session: &Session, args: &Balancer) -> Result<u8, F
     Ok(OK)
 }
 
+fn stats(out: &mut impl Write, b: GetBalancerResponse) -> io::Result<()> {
+    writeln!(out, "strategy  {}", b.strategy)?;
+    writeln!(out, "choices   {}", b.choices)?;
+    writeln!(out, "time      {:.0} ns (median), {:.0} ns (99th percentile)", b.choice_p50_ns, b.choice_p99_ns)?;
+    writeln!(out, "served    {} by the busiest node, {} by the idlest", b.served_max, b.served_min)?;
+    if let Some(policy) = b.policy {
+        writeln!(out, "policy    {} decides; the strategy does when it cannot", PolicyRef::from(policy).shown())?;
+    }
+    Ok(())
+}
+
 fn to_json(b: &GetBalancerResponse) -> serde_json::Value {
     json!({
         "strategy": b.strategy,
@@ -98,6 +107,7 @@ fn to_json(b: &GetBalancerResponse) -> serde_json::Value {
         "choice_p99_ns": b.choice_p99_ns,
         "served_max": b.served_max,
         "served_min": b.served_min,
+        "policy": super::policies::ref_json(b.policy.clone()),
     })
 }
 
@@ -110,4 +120,26 @@ pub(crate) async fn health(session: &Session, args: &Health) -> Result<u8, Failu
         writeln!(out, "{}", if is_serving { "serving" } else { "not serving" })?;
     }
     Ok(if is_serving { OK } else { NO })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_the_strategy_name_the_policy_that_decides() {
+        let mut balancer = GetBalancerResponse { strategy: "round-robin".into(), choices: 7, ..GetBalancerResponse::default() };
+        let shown = |balancer: &GetBalancerResponse| {
+            let mut out = Vec::new();
+            stats(&mut out, balancer.clone()).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(!shown(&balancer).contains("policy"));
+        assert_eq!(to_json(&balancer)["policy"], serde_json::Value::Null);
+        let sha256 = "9f1c2a7b43de00ff".to_owned();
+        balancer.policy = Some(llambo_client::PolicyRef { name: "p".into(), generation: 3, sha256, ..Default::default() });
+        let line = "policy    p (generation 3, 9f1c2a7b43de) decides; the strategy does when it cannot\n";
+        assert!(shown(&balancer).ends_with(line), "{}", shown(&balancer));
+        assert_eq!(to_json(&balancer)["policy"]["generation"], 3);
+    }
 }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use llambo_client::{Ask, Event, Finished, Started, Usage};
+use llambo_client::{Ask, Event, Finished, Generation, Started, Usage};
 use serde_json::json;
 
 use super::Session;
@@ -13,6 +13,7 @@ use crate::{
     args::{Embed, Infer},
     exit::{Failure, OK},
     output,
+    route::Route,
 };
 
 /// Bytes read from standard input or a file: far above what any host takes, far below what would hurt this machine.
@@ -21,6 +22,11 @@ const MAX_INPUT: u64 = 64 * 1024 * 1024;
 /// Asks and prints the answer as it comes. Ctrl-C drops the stream, which cancels the request on the host.
 pub(crate) async fn infer(session: &Session, args: Infer) -> Result<u8, Failure> {
     let ask = ask(args)?;
+    interruptible(async { print(session, session.client.generate(ask).await?).await }).await
+}
+
+/// Prints an answer unless Ctrl-C comes first, which drops the stream.
+pub(super) async fn interruptible(answer: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
     tokio::select! {
         biased;
         interrupt = tokio::signal::ctrl_c() => {
@@ -30,12 +36,12 @@ pub(crate) async fn infer(session: &Session, args: Infer) -> Result<u8, Failure>
             }
             Err(Failure::interrupted())
         }
-        answer = answer(session, ask) => answer,
+        answer = answer => answer,
     }
 }
 
-async fn answer(session: &Session, ask: Ask) -> Result<u8, Failure> {
-    let mut events = session.client.generate(ask).await?;
+/// Prints an answer as it comes.
+pub(super) async fn print(session: &Session, mut events: Generation) -> Result<u8, Failure> {
     let mut out = io::stdout();
     let shows = out.is_terminal();
     let mut started = Started::default();
@@ -57,6 +63,7 @@ async fn answer(session: &Session, ask: Ask) -> Result<u8, Failure> {
                     output::json(&mut out, &whole(&text, &started, &finished))?;
                 } else {
                     end_line(&mut out, &text)?;
+                    explanation(&started);
                     summary(&started, &finished);
                 }
             }
@@ -64,6 +71,7 @@ async fn answer(session: &Session, ask: Ask) -> Result<u8, Failure> {
                 // what came so far stays readable above the error
                 if !session.json {
                     end_line(&mut out, &text)?;
+                    explanation(&started);
                 }
                 return Err(e.into());
             }
@@ -77,6 +85,14 @@ fn end_line(out: &mut impl Write, last: &str) -> io::Result<()> {
         writeln!(out)?;
     }
     Ok(())
+}
+
+/// How the node was chosen, if that was asked for. Beside the answer, which a program may read from standard output.
+fn explanation(started: &Started) {
+    if let Some(route) = started.route.clone() {
+        // an explanation that nobody can read changes nothing about the answer
+        let _ = Route::from(route).explain(&mut io::stderr());
+    }
 }
 
 fn summary(started: &Started, finished: &Finished) {
@@ -108,6 +124,7 @@ fn whole(text: &str, started: &Started, finished: &Finished) -> serde_json::Valu
         },
         "ttft_ms": finished.ttft_ms,
         "total_ms": finished.total_ms,
+        "route": started.route.clone().map(Route::from),
     })
 }
 
@@ -126,6 +143,21 @@ fn ask(args: Infer) -> Result<Ask, Failure> {
     }
     if let Some(timeout) = args.timeout {
         ask = ask.timeout(timeout);
+    }
+    if args.explain {
+        ask = ask.explain();
+    }
+    for (key, value) in args.label {
+        ask = ask.label(key, value);
+    }
+    if let Some(tier) = args.tier {
+        ask = ask.tier(tier);
+    }
+    if let Some(answers) = args.answers {
+        ask = ask.answers(answers);
+    }
+    if args.batch {
+        ask = ask.batch();
     }
     if let Some(file) = args.json_schema {
         ask = ask.json_schema(read(&file)?);
@@ -165,11 +197,12 @@ pub(crate) async fn embed(session: &Session, args: Embed) -> Result<u8, Failure>
     Ok(OK)
 }
 
-fn standard_input() -> Result<String, Failure> {
+pub(super) fn standard_input() -> Result<String, Failure> {
     text_of(io::stdin().lock(), "standard input")
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+/// The text of a file, not larger than [`MAX_INPUT`].
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let name = format!("`{}`", path.display());
     let file = fs::File::open(path).map_err(|e| Failure::bad_input(format!("cannot read {name}: {e}")))?;
     text_of(file, &name)

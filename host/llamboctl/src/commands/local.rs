@@ -10,6 +10,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::json;
 
+use super::https;
 use crate::{
     args::{Args, Init},
     exit::{Failure, OK},
@@ -17,7 +18,12 @@ use crate::{
 };
 
 pub(crate) fn validate(file: &Path, json: bool) -> Result<u8, Failure> {
-    llambo_config::Config::load(file).map_err(|errors| Failure::bad_config(errors.to_string()))?;
+    let config = llambo_config::Config::load(file).map_err(|errors| Failure::bad_config(errors.to_string()))?;
+    let unusable = unusable(&config);
+    if !unusable.is_empty() {
+        let lines: Vec<_> = unusable.iter().map(|(key, why)| format!("{}: `{key}`: {why}", file.display())).collect();
+        return Err(Failure::bad_config(lines.join("\n")));
+    }
     let mut out = io::stdout().lock();
     if json {
         output::json(&mut out, &json!({ "file": file.display().to_string(), "valid": true }))?;
@@ -25,6 +31,26 @@ pub(crate) fn validate(file: &Path, json: bool) -> Result<u8, Failure> {
         writeln!(out, "{} is valid", file.display())?;
     }
     Ok(OK)
+}
+
+/// Files that keep others out, of those that the configuration names, which cannot be used; with their keys.
+fn unusable(config: &llambo_config::Config) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    if let Some(tls) = &config.network.tls {
+        let certificates = [("certificate", Some(&tls.certificate)), ("client-ca", tls.client_ca.as_ref())];
+        for (key, path) in certificates.into_iter().filter_map(|(key, path)| Some((key, path?))) {
+            let why = https::unusable_certificate(&path.resolved);
+            found.extend(why.map(|why| (format!("network.tls.{key}"), why)));
+        }
+        found.extend(https::unusable_key(&tls.key.resolved).map(|why| ("network.tls.key".to_owned(), why)));
+    }
+    for tenant in &config.tenants {
+        let Some(path) = &tenant.tokens_file else { continue };
+        if let Err(error) = fs::read_to_string(&path.resolved) {
+            found.push((format!("tenants.{}.tokens-file", tenant.name), format!("`{path}` cannot be read: {error}")));
+        }
+    }
+    found
 }
 
 pub(crate) fn init(args: &Init, json: bool) -> Result<u8, Failure> {
@@ -67,6 +93,20 @@ pub(crate) fn completion(shell: Shell) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_keep_others_out_are_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.yaml");
+        fs::write(folder.path().join("key.pem"), "not a key").unwrap();
+        let text = "models: [{path: 'builtin:demo'}]\ntypes: {t: {count: 1}}\n\
+            network: {tls: {certificate: gone.pem, key: key.pem}}\ntenants: {a: {tokens-file: gone}}\n";
+        fs::write(&path, text).unwrap();
+        let found = unusable(&llambo_config::Config::load(&path).unwrap());
+        let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["network.tls.certificate", "network.tls.key", "tenants.a.tokens-file"]);
+        assert!(found[1].1.contains("holds no private key"), "{found:?}");
+    }
 
     #[test]
     fn a_file_that_exists_is_kept_without_force() {

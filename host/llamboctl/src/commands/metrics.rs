@@ -11,8 +11,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{net::TcpStream, time::timeout};
 
+use super::{https, trust};
 use crate::{
-    args::Metrics,
+    args::{Metrics, trust::Trust},
     exit::{Failure, OK},
     output::{
         self,
@@ -36,8 +37,8 @@ struct Sample<'a> {
     value: &'a str,
 }
 
-pub(crate) async fn metrics(args: &Metrics, json: bool) -> Result<u8, Failure> {
-    let text = fetch(&args.http).await?;
+pub(crate) async fn metrics(args: &Metrics, trust: &Trust, json: bool) -> Result<u8, Failure> {
+    let text = fetch(&args.http, trust).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.export.is_some() {
         out.write_all(text.as_bytes())?;
@@ -57,25 +58,38 @@ pub(crate) async fn metrics(args: &Metrics, json: bool) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-async fn fetch(address: &str) -> Result<String, Failure> {
+async fn fetch(address: &str, trust: &Trust) -> Result<String, Failure> {
+    let token = trust::token(trust)?;
     let unreachable = |why: &dyn std::fmt::Display| {
         Failure::unreachable(format!("cannot reach a host's HTTP port at `{address}`: {why}; is `llambo serve` running?"))
     };
-    match timeout(TIMEOUT, get(address)).await {
+    match timeout(TIMEOUT, get(address, trust, token.as_deref())).await {
         Err(_) => Err(unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
         Ok(Err(why)) => Err(unreachable(&why)),
         Ok(Ok((StatusCode::OK, text))) => Ok(text),
+        Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Failure::refused(format!(
+            "`{address}/metrics` is for those who have a token; give `--token-file` or LLAMBO_TOKEN"
+        ))),
+        Ok(Ok((StatusCode::FORBIDDEN, _))) => {
+            Err(Failure::refused(format!("`{address}/metrics` needs a token with the permission `observe`")))
+        }
         Ok(Ok((status, _))) => Err(Failure::refused(format!("`{address}/metrics` answered {status}; is this a llambo host?"))),
     }
 }
 
 /// Status and body of `/metrics`; the error is a sentence's end.
-async fn get(address: &str) -> Result<(StatusCode, String), Error> {
+async fn get(address: &str, trust: &Trust, token: Option<&str>) -> Result<(StatusCode, String), Error> {
     let uri: Uri = address.parse()?;
     let host = uri.authority().ok_or("it names no host")?;
-    let stream = TcpStream::connect((host.host().trim_matches(['[', ']']), host.port_u16().unwrap_or(80))).await?;
+    let is_encrypted = uri.scheme_str() == Some("https");
+    let name = host.host().trim_matches(['[', ']']);
+    let stream = TcpStream::connect((name, host.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 }))).await?;
+    let stream = if is_encrypted { https::over(stream, name, trust).await? } else { Box::new(stream) };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/metrics").header(header::HOST, host.as_str()).body(Empty::<Bytes>::new())?;
+    let mut request = Request::get("/metrics").header(header::HOST, host.as_str()).body(Empty::<Bytes>::new())?;
+    if let Some(token) = token {
+        request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {token}").parse()?);
+    }
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -1,18 +1,28 @@
 //! One module for each group of commands. Each gets the connection and writes its answer to standard output.
 
 mod cluster;
+mod faults;
+mod https;
 mod infer;
 mod listings;
 mod local;
 mod metrics;
 mod modules;
 mod moving;
+mod policies;
+mod replays;
+mod sessions;
 mod status;
+mod template;
+mod tokens;
+mod traces;
+mod trust;
+mod wasm;
 
 use llambo_client::Client;
 
 use crate::{
-    args::{Args, Command, Models, Nodes},
+    args::{Args, Command, Models, Nodes, trust::Token},
     bench,
     exit::Failure,
 };
@@ -26,8 +36,11 @@ pub(crate) struct Session {
 
 /// Runs one command; the number is the code to exit with.
 pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
-    let Args { host, json, command } = args;
-    let session = || Ok::<_, Failure>(Session { client: Client::connect_lazily(&host)?, json });
+    let Args { host, json, trust, command } = args;
+    let session = || {
+        let credentials = trust::credentials(&trust)?;
+        Ok::<_, Failure>(Session { client: Client::connect_lazily_with(&host, &credentials)?, json })
+    };
     match command {
         Command::Infer(args) => infer::infer(&session()?, args).await,
         Command::Embed(args) => infer::embed(&session()?, args).await,
@@ -43,11 +56,15 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
         Command::Wake(args) => moving::wake(&session()?, args).await,
         Command::Balancer(args) => cluster::balancer(&session()?, &args).await,
         Command::Module(args) => modules::module(&session()?, args).await,
+        Command::Policy(args) => policies::policy(&session()?, args).await,
+        Command::Fault(args) => faults::fault(&session()?, args).await,
+        Command::Session(args) => sessions::session(&session()?, args).await,
         Command::Health(args) => cluster::health(&session()?, &args).await,
-        Command::Metrics(args) => metrics::metrics(&args, json).await,
+        Command::Metrics(args) => metrics::metrics(&args, &trust, json).await,
         Command::Config(crate::args::Config::Validate { file }) => local::validate(&file, json),
         Command::Init(args) => local::init(&args, json),
-        Command::Bench(crate::args::Bench::Load(args)) => bench::load(&host, &args, json).await,
+        Command::Token(Token::New { tenant }) => tokens::new(&tenant, json),
+        Command::Bench(crate::args::Bench::Load(args)) => bench::load((&host, &trust::credentials(&trust)?), &args, json).await,
         Command::Completion { shell } => local::completion(shell),
     }
 }

@@ -1,9 +1,9 @@
-use std::{fs, io, io::Write, time::SystemTime};
+use std::{io, io::Write, time::SystemTime};
 
 use llambo_client::{Module as Published, NewModule};
 use serde_json::{Value, json};
 
-use super::Session;
+use super::{Session, wasm};
 use crate::{
     args::{Load, Module},
     exit::{Failure, OK},
@@ -24,11 +24,8 @@ pub(crate) async fn module(session: &Session, args: Module) -> Result<u8, Failur
 
 async fn load(session: &Session, args: Load) -> Result<u8, Failure> {
     let Load { file, name, node_type, count, prompt, no_trial } = args;
-    let wasm = fs::read(&file).map_err(|e| Failure::bad_input(format!("cannot read {}: {e}", file.display())))?;
-    if !wasm.starts_with(b"\0asm") {
-        return Err(Failure::bad_input(format!("{} is not WebAssembly; give a file that ends in .wasm", file.display())));
-    }
-    let mut module = NewModule::new(&name, wasm).node_type(node_type.as_deref().unwrap_or_default()).count(count.unwrap_or(0));
+    let mut module =
+        NewModule::new(&name, wasm::read(&file)?).node_type(node_type.as_deref().unwrap_or_default()).count(count.unwrap_or(0));
     module = if no_trial { module.without_trial() } else { module.trial_prompt(&prompt) };
     let done = session.client.load_module(module).await?;
     let module = done.module.unwrap_or_default();
@@ -138,7 +135,7 @@ async fn roll_back(session: &Session, name: &str, to: Option<u32>) -> Result<u8,
     Ok(OK)
 }
 
-fn seconds_since(unix_seconds: u64) -> f64 {
+pub(super) fn seconds_since(unix_seconds: u64) -> f64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     now.saturating_sub(unix_seconds) as f64
 }

@@ -208,7 +208,7 @@ async fn publishing_gauges_needs_no_recorder() {
 #[tokio::test]
 async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_any_more() {
     let stage = Stage::gated(0, settings()).await;
-    let info = crate::TypeInfo { name: "agent".into(), model: "agent".into() };
+    let info = crate::TypeInfo { name: "agent".into(), model: "agent".into(), tenant: "default".into(), bounds: None };
     let make = |ids: &'static [&str]| {
         let gate = stage.gate.clone();
         async move {
@@ -246,4 +246,31 @@ async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_
     stage.cluster.replace(&info, make(&["agent.3-1"])).await.unwrap();
     stage.gate.add_permits(1);
     assert!(stage.ask(asking("again")).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_tenants_nodes_serve_it_alone_and_come_before_those_of_everybody() {
+    let stage = Stage::open(1, Settings { separate_tenants: true, ..settings() }).await;
+    let info = crate::TypeInfo { name: "own".into(), model: "m".into(), tenant: "acme".into(), bounds: None };
+    let make = async {
+        let mut node = FakeNode::new("own-0", "own", 1, None);
+        node.view.traits.tenant = "acme".into();
+        Ok(SpawnOutcome { nodes: vec![Arc::new(node) as Arc<dyn Node>], spawn_us: vec![1.0] })
+    };
+    stage.cluster.replace(&info, make).await.unwrap();
+    let of = |tenant: &str, node_type: Option<&str>| GenerateRequest {
+        share: Share { tenant: tenant.into(), ..Share::default() },
+        node_type: node_type.map(TypeName::from),
+        ..request("r")
+    };
+    let node = async |request| stage.door.dispatch(request).await.map(|answer| answer.node.to_string()).map_err(|e| e.reason());
+    for _ in 0..3 {
+        assert_eq!(node(of("acme", None)).await, Ok("own-0".into()));
+        assert_eq!(node(of("other", None)).await, Ok("small-00000".into()));
+    }
+    assert_eq!(node(of("acme", Some("small"))).await, Ok("small-00000".into()));
+    assert_eq!(node(of("other", Some("own"))).await, Err("UNKNOWN_TYPE"));
+    assert_eq!(node(of("default", Some("own"))).await, Err("UNKNOWN_TYPE"));
+    stage.cluster.retire(&info, || ()).await;
+    assert_eq!(node(of("acme", None)).await, Ok("small-00000".into()), "without nodes of its own it has those of everybody");
 }

@@ -129,10 +129,9 @@ async fn a_dispatch_that_is_dropped_before_the_first_token_frees_its_node() {
 async fn a_lease_without_a_request_counts_as_load_but_not_as_served() {
     let stage = Stage::open(1, settings()).await;
     let request = request("r");
-    let wanted = llambo_strategy::RequestView { model: &request.model, node_type: None, n_prompt_bytes: 0 };
-    let lease = stage.door.try_lease(&wanted).unwrap();
+    let lease = stage.door.try_lease(&request).unwrap();
     assert_eq!(lease.node_id().as_str(), "small-00000");
-    assert!(stage.door.try_lease(&wanted).is_none());
+    assert!(stage.door.try_lease(&request).is_none());
     drop(lease);
     stage.assert_at_rest();
     assert_eq!(stage.cluster.balancer_report().served_max, 0);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Fault, FaultError, FaultKind};
 
 fn trap() -> InferenceError {
     InferenceError::Guest { reason: "GUEST_TRAP", detail: "unreachable".into() }
@@ -26,18 +27,77 @@ async fn a_stream_that_ends_without_a_word_is_dispatched_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_tried_again_after_the_first_token() {
-    let stage = Stage::open(3, settings()).await;
-    stage.node(0).act(Act::FailLater(trap()));
+async fn an_answer_that_breaks_off_goes_on_with_another_node_and_says_nothing_twice() {
+    for act in [Act::FailLater(trap()), Act::BreakOff] {
+        let stage = Stage::open(3, settings()).await;
+        stage.node(0).act(act.clone());
+        stage.node(1).act(act);
+        let answer = stage.door.dispatch(request("r")).await.unwrap();
+        assert_eq!(read(answer).await.unwrap(), "word1 word2 word3");
+        assert_eq!((stage.node(1).served(), stage.node(2).served()), (1, 1));
+        let totals = stage.cluster.status().totals;
+        assert_eq!((totals.finished, totals.failed, totals.redispatched, totals.output_tokens), (1, 0, 2, 3));
+        stage.assert_at_rest();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_another_node_would_end_otherwise_ends_with_a_reason() {
+    let stage = Stage::open(2, settings()).await;
+    stage.node(0).act(Act::Say("something else", trap()));
     let answer = stage.door.dispatch(request("r")).await.unwrap();
-    assert_eq!(read(answer).await, Err(trap()));
-    assert_eq!((stage.node(1).served(), stage.node(2).served()), (0, 0));
-    assert_eq!((stage.cluster.status().totals.failed, stage.cluster.status().totals.redispatched), (1, 0));
+    assert_eq!(read(answer).await.unwrap_err().reason(), "NOT_RESUMABLE");
+    assert_eq!(stage.cluster.status().totals.failed, 1);
     stage.assert_at_rest();
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_ends_with_an_error() {
+async fn a_node_that_breaks_off_without_getting_on_uses_up_the_attempts() {
+    let stage = Stage::open(5, Settings { attempts: 3, ..settings() }).await;
+    (0..5).for_each(|i| stage.node(i).act(Act::FailLater(trap())));
+    let answer = stage.door.dispatch(request("r")).await.unwrap();
+    assert_eq!(read(answer).await, Err(trap()));
+    let served: Vec<_> = (0..5).map(|i| stage.node(i).served()).collect();
+    assert_eq!(served, [1, 1, 1, 0, 0], "the second and the third said nothing new");
+    stage.assert_at_rest();
+}
+
+#[tokio::test]
+async fn a_budget_that_was_used_up_in_the_middle_is_not_tried_elsewhere() {
+    let stage = Stage::open(2, settings()).await;
+    let exhausted = InferenceError::Guest { reason: "OUTPUT_EXHAUSTED", detail: "1 byte".into() };
+    stage.node(0).act(Act::FailLater(exhausted.clone()));
+    let answer = stage.door.dispatch(request("r")).await.unwrap();
+    assert_eq!(read(answer).await, Err(exhausted));
+    assert_eq!(stage.node(1).served(), 0);
+}
+
+#[tokio::test]
+async fn whoever_goes_away_while_its_answer_changes_nodes_frees_everything() {
+    let stage = Stage::gated(2, settings()).await;
+    stage.node(0).act(Act::FailLater(trap()));
+    stage.node(1).act(Act::Hang);
+    let mut answer = stage.door.dispatch(request("r")).await.unwrap();
+    assert!(answer.events.next().await.unwrap().is_ok());
+    assert!(futures::poll!(answer.events.next()).is_pending());
+    assert_eq!(stage.node(1).running.load(Ordering::SeqCst), 1, "it is with the other node");
+    drop(answer);
+    stage.assert_at_rest();
+    assert_eq!(stage.cluster.status().totals.cancelled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_an_answer_while_it_changes_nodes() {
+    let stage = Stage::open(2, settings()).await;
+    stage.node(0).act(Act::FailLater(trap()));
+    stage.node(1).act(Act::Hang);
+    let answer = stage.door.dispatch(within("r", Duration::from_secs(2))).await.unwrap();
+    assert_eq!(read(answer).await, Err(InferenceError::DeadlineExceeded { n_generated: 1 }));
+    stage.assert_at_rest();
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_with_no_other_node_ends_with_an_error() {
     let stage = Stage::open(1, settings()).await;
     stage.node(0).act(Act::BreakOff);
     let answer = stage.door.dispatch(request("r")).await.unwrap();
@@ -73,8 +133,7 @@ async fn a_node_that_failed_a_request_does_not_get_it_again_even_with_room_for_i
     }
     // two requests are left on node 1, so that least-loaded would always prefer the one that fails
     let wanted = request("hold");
-    let view = llambo_strategy::RequestView { model: &wanted.model, node_type: None, n_prompt_bytes: 0 };
-    let mut held: Vec<_> = (0..4).map(|_| stage.door.try_lease(&view).unwrap()).collect();
+    let mut held: Vec<_> = (0..4).map(|_| stage.door.try_lease(&wanted).unwrap()).collect();
     held.retain(|lease| lease.node_id().as_str() == "large-00001");
     assert_eq!(held.len(), 2);
     let answer = stage.door.dispatch(request("r")).await.unwrap();
@@ -180,4 +239,69 @@ async fn a_node_that_failed_or_recovered_while_idle_is_noticed_by_a_refresh() {
     stage.cluster.refresh();
     let answer = stage.door.dispatch(request("r")).await.unwrap();
     assert_eq!(answer.node.as_str(), "small-00000", "a hibernated node is woken by its request");
+}
+
+#[tokio::test]
+async fn faults_are_injected_only_where_that_is_allowed() {
+    let fault = Fault { kind: FaultKind::Trap, nodes: Vec::new(), node_type: None, share: 1.0, after_pieces: 0, times: None };
+    let stage = Stage::open(1, settings()).await;
+    assert_eq!(stage.cluster.inject_fault(fault.clone()), Err(FaultError::NotAllowed));
+    let stage = Stage::open(1, Settings { allow_faults: true, ..settings() }).await;
+    let numbers: Vec<u64> = (0..64).map(|_| stage.cluster.inject_fault(fault.clone()).unwrap()).collect();
+    assert_eq!(stage.cluster.inject_fault(fault), Err(FaultError::TooMany));
+    assert_eq!((stage.cluster.clear_faults(&numbers[..1]), stage.cluster.clear_faults(&[])), (1, 63));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_survives_nodes_that_trap_break_off_fall_silent_or_are_slow() {
+    let kinds = [FaultKind::Trap, FaultKind::Drop, FaultKind::Stall, FaultKind::Slow(Duration::from_secs(1))];
+    for kind in kinds {
+        let limits = Settings { allow_faults: true, stall_timeout: Some(Duration::from_secs(5)), ..settings() };
+        let stage = Stage::open(3, limits).await;
+        let other = Fault { kind, nodes: Vec::new(), node_type: Some("large".into()), share: 1.0, after_pieces: 0, times: None };
+        stage.cluster.inject_fault(other.clone()).unwrap();
+        let nodes = vec!["small-00000".into()];
+        let fault = Fault { nodes, node_type: Some("small".into()), after_pieces: 2, times: Some(1), ..other };
+        stage.cluster.inject_fault(fault).unwrap();
+        let begin = Instant::now();
+        let answer = stage.door.dispatch(request("r")).await.unwrap();
+        assert_eq!(read(answer).await.unwrap(), "word1 word2 word3", "{kind:?}");
+        let (redispatched, seconds) = (stage.cluster.status().totals.redispatched, begin.elapsed().as_secs());
+        match kind {
+            FaultKind::Slow(_) => assert_eq!((redispatched, seconds), (0, 2), "the third piece and the end, each a second later"),
+            FaultKind::Stall => assert_eq!((redispatched, seconds), (1, 5)),
+            FaultKind::Trap | FaultKind::Drop => assert_eq!((redispatched, seconds), (1, 0)),
+        }
+        assert_eq!(stage.cluster.faults().iter().map(|active| active.n_happened).collect::<Vec<_>>(), [0, 1]);
+        stage.assert_at_rest();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_always_fails_rests_and_comes_back_when_it_is_well() {
+    let stage = Stage::open(4, settings()).await;
+    (0..100).for_each(|_| stage.node(0).act(Act::Refuse(trap())));
+    for _ in 0..40 {
+        stage.ask(request("r")).await.unwrap().unwrap();
+    }
+    assert_eq!(stage.node(0).served(), 5, "it rests after five failures in a row");
+    stage.node(0).acts.lock().unwrap().clear();
+    tokio::time::sleep(Duration::from_millis(501)).await;
+    for _ in 0..8 {
+        stage.ask(request("r")).await.unwrap().unwrap();
+    }
+    assert_eq!(stage.node(0).served(), 7);
+    stage.assert_at_rest();
+}
+
+#[tokio::test]
+async fn never_do_more_than_half_of_the_nodes_rest() {
+    let stage = Stage::open(4, Settings { attempts: 1, ..settings() }).await;
+    (0..4).for_each(|i| (0..100).for_each(|_| stage.node(i).act(Act::Refuse(trap()))));
+    for _ in 0..60 {
+        assert_eq!(stage.ask(request("r")).await.unwrap().unwrap_err().reason(), "GUEST_TRAP");
+    }
+    let mut served: Vec<u64> = (0..4).map(|i| stage.node(i).served()).collect();
+    served.sort_unstable();
+    assert_eq!(served, [5, 5, 25, 25]);
 }

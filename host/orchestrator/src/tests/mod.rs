@@ -2,12 +2,14 @@
 
 mod cluster;
 mod dispatch;
+mod fairness;
 mod faults;
+mod policies;
 mod queue;
 mod stress;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -17,12 +19,12 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use llambo_inference::{
-    Answer, AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, InferenceError, Node, NodeState, NodeView, Prompt,
-    Sampling, Share, TypeName, fake::FakeEngine,
+    AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, InferenceError, Node, NodeState, NodeTraits, NodeView,
+    Priority, Prompt, Routing, Sampling, Share, TypeName, fake::FakeEngine,
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{Cluster, DispatchError, Dispatcher, NodeFactory, Settings, SpawnError, SpawnOutcome, TypeInfo};
+use crate::{Cluster, DispatchError, Dispatcher, NodeFactory, Policies, Routed, Settings, SpawnError, SpawnOutcome, TypeInfo};
 
 /// What a node does with its next request, instead of answering through the fake engine.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ enum Act {
     FailFirst(InferenceError),
     /// One piece, then an error.
     FailLater(InferenceError),
+    /// This, then an error.
+    Say(&'static str, InferenceError),
     /// One piece, then the stream ends without a word.
     BreakOff,
     /// The stream ends before its first item.
@@ -77,6 +81,7 @@ impl FakeNode {
             served: 0,
             replaced: 0,
             memory_bytes: 0,
+            traits: NodeTraits::default(),
         };
         Self {
             view,
@@ -147,6 +152,7 @@ impl Node for FakeNode {
                 }
                 Some(Act::FailFirst(error)) => vec![Err(error)],
                 Some(Act::FailLater(error)) => vec![piece, Err(error)],
+                Some(Act::Say(text, error)) => vec![Ok(AnswerEvent::Piece { text: text.into(), n_tokens: 1 }), Err(error)],
                 Some(Act::BreakOff) => vec![piece],
                 Some(Act::Silence) => Vec::new(),
                 Some(Act::Hang) => {
@@ -183,7 +189,9 @@ struct FakeFactory {
 
 impl NodeFactory for FakeFactory {
     fn types(&self) -> Vec<TypeInfo> {
-        ["small", "large"].map(|name| TypeInfo { name: name.into(), model: "m".into() }).to_vec()
+        ["small", "large"]
+            .map(|name| TypeInfo { name: name.into(), model: "m".into(), tenant: "default".into(), bounds: Some((1, 8)) })
+            .to_vec()
     }
 
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>> {
@@ -228,9 +236,18 @@ impl Stage {
         Self::make(small, settings, Some(Arc::new(Semaphore::new(0)))).await
     }
 
+    /// The same, with policies.
+    async fn gated_with(small: u32, settings: Settings, policies: Policies) -> Self {
+        Self::make_with(small, settings, Some(Arc::new(Semaphore::new(0))), policies).await
+    }
+
     async fn make(small: u32, settings: Settings, gate: Option<Arc<Semaphore>>) -> Self {
+        Self::make_with(small, settings, gate, Policies::default()).await
+    }
+
+    async fn make_with(small: u32, settings: Settings, gate: Option<Arc<Semaphore>>, policies: Policies) -> Self {
         let factory = Arc::new(FakeFactory { gate: gate.clone(), ..FakeFactory::default() });
-        let cluster = Cluster::new(Arc::clone(&factory) as Arc<dyn NodeFactory>, settings).unwrap();
+        let cluster = Cluster::with_policies(Arc::clone(&factory) as Arc<dyn NodeFactory>, settings, policies).unwrap();
         if small > 0 {
             cluster.spawn(&"small".into(), small).await.unwrap();
         }
@@ -287,6 +304,10 @@ fn request(id: &str) -> GenerateRequest {
         sampling: Sampling::greedy(3),
         share: Share::default(),
         deadline: None,
+        routing: Routing::default(),
+        priority: Priority::default(),
+        journal: None,
+        log: None,
     }
 }
 
@@ -299,7 +320,7 @@ fn within(id: &str, timeout: Duration) -> GenerateRequest {
 }
 
 /// The text of an answer, which must end exactly once.
-async fn read(answer: Answer) -> Result<String, InferenceError> {
+async fn read(answer: Routed) -> Result<String, InferenceError> {
     let mut events = answer.events;
     let mut text = String::new();
     let end = loop {

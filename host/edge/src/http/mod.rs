@@ -1,0 +1,63 @@
+//! Everything that is served over HTTP.
+
+mod cluster;
+pub(crate) mod failure;
+mod meter;
+mod openai;
+mod openapi;
+mod probes;
+pub(crate) mod reading;
+mod request_id;
+mod sessions;
+mod tasks;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header},
+    middleware::from_fn,
+    response::IntoResponse,
+};
+
+use crate::door::Door;
+use failure::ApiError;
+
+/// All groups of routes, with what every request goes through.
+pub(crate) fn router(door: &Door) -> Router {
+    probes::router(Arc::clone(&door.host))
+        .merge(openai::router(door))
+        .merge(tasks::router(door))
+        .merge(cluster::router(door))
+        .merge(sessions::router(door))
+        .merge(openapi::router())
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(not_found)
+        .layer(from_fn(meter::count))
+        .layer(from_fn(request_id::identify))
+}
+
+async fn not_found(uri: Uri, headers: HeaderMap) -> Response<Body> {
+    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return tonic::Status::unavailable("this port speaks no gRPC; that is at `network.grpc` of the host")
+            .into_http::<tonic::body::Body>()
+            .map(Body::new);
+    }
+    let what = format!("nothing is served at `{}`; `/openapi.json` lists what is", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_url", what).into_response()
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> ApiError {
+    let what = format!("`{}` does not take {method}; `/openapi.json` says what it takes", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what)
+}
+
+/// An error that says no more than this, in the form that clients of language models know.
+pub(crate) fn error(status: StatusCode, kind: &str, code: &str, message: &str) -> Response<Body> {
+    let body = serde_json::json!({ "error": { "message": message, "type": kind, "param": null, "code": code } });
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,51 @@
+//! `POST /v1/chat/completions`.
+
+mod answer;
+mod request;
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+
+pub(super) use answer::{ChatChunk, ChatCompletion};
+pub(super) use request::ChatBody;
+
+use super::{choice, request::Received, sse};
+use crate::{
+    door::Door,
+    http::failure::{ApiError, ErrorBody},
+};
+
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "OpenAI",
+    request_body = ChatBody,
+    responses(
+        (status = 200, description = "The answer; with `stream: true`, `data:` lines with a chunk each, the last `[DONE]`", content(
+            (ChatCompletion = "application/json"),
+            (ChatChunk = "text/event-stream"),
+        )),
+        (status = "4XX", description = "The request cannot be served as it stands", body = ErrorBody),
+        (status = "5XX", description = "It cannot be served now, or failed", body = ErrorBody),
+    )
+)]
+pub(super) async fn complete(State(door): State<Arc<Door>>, request: Request) -> Result<Response, ApiError> {
+    let received = Received::read(&door, request).await?;
+    let body = ChatBody { own: received.fields()?, common: received.fields()? };
+    let (asks, tells_usage) = (body.asks(&received)?, body.common.tells_usage()?);
+    let engine = received.engine(asks.first().and_then(|choice| choice.asked.model.as_ref()))?;
+    let about = body.about(&received, engine.as_ref());
+    let streams = body.common.streams();
+    let choices = choice::ask(&received, received.deadline(streams), asks);
+    if streams {
+        let choices = choice::begun(choices, received.must_begin()).await?;
+        return Ok(sse::respond(&received, choices, answer::Chunks::new(about, tells_usage)));
+    }
+    Ok(Json(answer::whole(about, choices).await?).into_response())
+}

@@ -1,0 +1,52 @@
+//! `POST /v1/completions`: text that goes on with a text.
+
+mod answer;
+mod request;
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+
+pub(super) use answer::Completion;
+pub(super) use request::CompletionBody;
+
+use super::{choice, request::Received, sse};
+use crate::{
+    door::Door,
+    http::failure::{ApiError, ErrorBody},
+};
+
+/// Goes on with texts.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    tag = "OpenAI",
+    request_body = CompletionBody,
+    responses(
+        (status = 200, description = "The texts; with `stream: true`, `data:` lines of the same form, the last `[DONE]`", content(
+            (Completion = "application/json"),
+            (Completion = "text/event-stream"),
+        )),
+        (status = "4XX", description = "The request cannot be served as it stands", body = ErrorBody),
+        (status = "5XX", description = "It cannot be served now, or failed", body = ErrorBody),
+    )
+)]
+pub(super) async fn complete(State(door): State<Arc<Door>>, request: Request) -> Result<Response, ApiError> {
+    let received = Received::read(&door, request).await?;
+    let body = CompletionBody { own: received.fields()?, common: received.fields()? };
+    let engine = received.engine(body.model().as_ref())?;
+    let prompts = body.prompts(engine.as_ref())?;
+    let (asks, tells_usage) = (body.asks(&received, &prompts)?, body.common.tells_usage()?);
+    let about = body.about(&received, engine.as_ref(), asks.len());
+    let streams = body.common.streams();
+    let choices = choice::ask(&received, received.deadline(streams), asks);
+    if streams {
+        let choices = choice::begun(choices, received.must_begin()).await?;
+        return Ok(sse::respond(&received, choices, answer::Chunks::new(about, tells_usage)));
+    }
+    Ok(Json(answer::whole(about, choices).await?).into_response())
+}

@@ -1,0 +1,108 @@
+//! `GET /v1/models`: what can be asked.
+
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use llambo_inference::{InferenceError, ModelInfo, ModelName};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Served;
+use crate::http::failure::{ApiError, ErrorBody};
+
+/// All models.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelList {
+    /// Always `list`.
+    object: &'static str,
+    data: Vec<ModelObject>,
+}
+
+/// One model, or a guest that is published under a name of its own.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelObject {
+    id: String,
+    /// Always `model`.
+    object: &'static str,
+    /// When it was published, or the host was started, in seconds since 1970.
+    created: u64,
+    /// Always `llambo`.
+    owned_by: &'static str,
+    /// The model that a published guest asks.
+    parent: Option<String>,
+    /// Tokens that prompt and answer may have together.
+    max_model_len: u32,
+    meta: ModelMeta,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelMeta {
+    n_vocab: u32,
+    n_embd: u32,
+    n_params: u64,
+    /// Bytes of the weights.
+    size: u64,
+}
+
+/// What can be asked.
+#[utoipa::path(get, path = "/v1/models", tag = "OpenAI", responses((status = 200, description = "All models", body = ModelList)))]
+pub(super) async fn list(State(served): State<Arc<Served>>) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: all(&served) })
+}
+
+/// One model.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}",
+    tag = "OpenAI",
+    params(("id" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "The model", body = ModelObject),
+        (status = "4XX", description = "There is no such model", body = ErrorBody),
+    )
+)]
+pub(super) async fn one(State(served): State<Arc<Served>>, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
+    let mut models = all(&served);
+    if let Some(i) = models.iter().position(|model| model.id == id) {
+        return Ok(Json(models.swap_remove(i)));
+    }
+    let loaded = models.into_iter().map(|model| model.id.into()).collect();
+    Err(InferenceError::UnknownModel { model: id.into(), loaded }.into())
+}
+
+fn all(served: &Served) -> Vec<ModelObject> {
+    let host = &served.door.host;
+    let engines = host.models.all();
+    let mut models: Vec<ModelObject> =
+        engines.iter().map(|engine| ModelObject::new(&engine.info().name, engine.info(), served.since, None)).collect();
+    for published in host.modules.list().into_iter().filter(|module| module.serves) {
+        if let Some(engine) = engines.iter().find(|engine| engine.info().name == published.parent) {
+            models.push(ModelObject::new(&published.name, engine.info(), seconds(published.loaded_at), Some(&published.parent)));
+        }
+    }
+    models
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl ModelObject {
+    fn new(name: &ModelName, info: &ModelInfo, created: u64, parent: Option<&ModelName>) -> Self {
+        Self {
+            id: name.to_string(),
+            object: "model",
+            created,
+            owned_by: "llambo",
+            parent: parent.map(ModelName::to_string),
+            max_model_len: info.n_context,
+            meta: ModelMeta { n_vocab: info.n_vocab, n_embd: info.n_embd, n_params: info.n_params, size: info.size_bytes },
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the host writes about itself: to standard error, never a prompt or an answer.
+
+use std::io::{self, IsTerminal};
+
+use llambo_inference::trace::TARGET;
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::{SpanQueue, TelemetryError};
+
+/// Which lines are written, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// A level, or levels for parts: `warn,llambo_llama=debug`.
+    pub level: String,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// Who reads the lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// People.
+    #[default]
+    Text,
+    /// Programs: one JSON object on each line, with `timestamp`, `level`, `target`, `message` and the line's own fields beside them.
+    Json,
+}
+
+impl Logs {
+    /// Writes to standard error from now on, and takes the parts of traces where there is a queue for them.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`], or [`TelemetryError::Taken`] when this was done before.
+    pub fn start(&self, spans: Option<&SpanQueue>) -> Result<(), TelemetryError> {
+        let subscriber = self.subscriber(spans, io::stderr, io::stderr().is_terminal())?;
+        subscriber.try_init().map_err(|e| TelemetryError::Taken(e.to_string()))
+    }
+
+    /// The same, to a writer of the caller's.
+    fn subscriber<W>(
+        &self,
+        spans: Option<&SpanQueue>,
+        writer: W,
+        is_terminal: bool,
+    ) -> Result<impl Subscriber + Send + Sync + use<W>, TelemetryError>
+    where
+        W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    {
+        let filter = EnvFilter::try_new(&self.level).map_err(|e| TelemetryError::Level(e.to_string()))?;
+        // parts of traces are spans that no line belongs to
+        let off = format!("{TARGET}=off").parse().map_err(|_| TelemetryError::Level(self.level.clone()))?;
+        let lines = fmt::layer().with_writer(writer).with_ansi(is_terminal);
+        let lines: Box<dyn Layer<Registry> + Send + Sync> = match self.format {
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.with_ansi(false).json().flatten_event(true).boxed(),
+        };
+        let spans = spans.map(|spans| spans.layer().with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO)));
+        Ok(tracing_subscriber::registry().with(lines.with_filter(filter.add_directive(off))).with(spans))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(format: LogFormat, level: &str, say: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let logs = Logs { level: level.into(), format };
+        let subscriber = logs.subscriber(None, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, say);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn each_line_is_one_json_object_with_flat_fields() {
+        let text = written(LogFormat::Json, "info", || {
+            tracing::info!(request_id = %"00ff", trace_id = tracing::field::display("ab"), n_generated = 3, "answered");
+            tracing::warn!(what = "quotes \" and\nnew lines", "odd");
+            tracing::debug!("not at this level");
+        });
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        for line in &lines {
+            for field in ["timestamp", "level", "target", "message"] {
+                assert!(line[field].is_string(), "{field}: {line}");
+            }
+        }
+        assert_eq!((&lines[0]["request_id"], &lines[0]["n_generated"]), (&"00ff".into(), &3.into()));
+        assert_eq!(lines[0]["trace_id"], "ab");
+        assert_eq!(lines[1]["what"], "quotes \" and\nnew lines");
+    }
+
+    #[test]
+    fn parts_of_traces_are_no_lines_even_where_everything_is_written() {
+        let text = written(LogFormat::Text, "trace", || {
+            let _span = tracing::info_span!(target: TARGET, "llambo.request").entered();
+            tracing::info!("said");
+        });
+        assert!(text.contains("said") && !text.contains("llambo.request"), "{text}");
+    }
+
+    #[test]
+    fn a_level_that_cannot_be_read_is_told() {
+        let logs = Logs { level: "llambo=loud".into(), format: LogFormat::Text };
+        let error = logs.subscriber(None, io::sink, false).err().unwrap();
+        assert!(error.to_string().starts_with("logging.level: "), "{error}");
+    }
+}
