@@ -1,6 +1,7 @@
 //! What the suites share: a host as its users see it, a process with two ports.
 
 pub mod rehearsal;
+pub mod web;
 
 use std::{
     fs,

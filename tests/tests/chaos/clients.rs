@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +11,8 @@ use std::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
 use llambo_client::{Ask, Client, Error, Event};
 use llambo_tests::Host;
+
+use crate::web;
 
 /// Prompts with what follows them when nothing is in the way.
 pub(crate) struct Expected(Vec<(String, String)>);
@@ -28,7 +31,7 @@ pub(crate) struct Tally {
     pub(crate) wrong: Vec<String>,
 }
 
-const TOKENS: u32 = 24;
+pub(crate) const TOKENS: u32 = 24;
 const SUBJECTS: [&str; 16] = [
     "A trait is", "Ownership is", "The borrow checker", "An iterator", "A closure", "The compiler", "A vector", "A string slice",
     "Pattern matching", "A lifetime", "The standard library", "A crate", "A module", "An enum", "A macro", "Error handling",
@@ -82,7 +85,7 @@ impl Tally {
         self.wrong.extend(other.wrong.iter().cloned());
     }
 
-    fn text(&mut self, told: &str, (subject, text): &(String, String)) {
+    pub(crate) fn text(&mut self, told: &str, (subject, text): &(String, String)) {
         if told == text {
             self.finished += 1;
         } else {
@@ -91,10 +94,14 @@ impl Tally {
     }
 
     fn error(&mut self, error: &Error, is_hurried: bool) {
-        match error.reason() {
+        self.reason(error.reason(), error, is_hurried);
+    }
+
+    pub(crate) fn reason(&mut self, reason: &str, told: &impl fmt::Display, is_hurried: bool) {
+        match reason {
             "DEADLINE_EXCEEDED" if is_hurried => self.late += 1,
             reason if REASONS.contains(&reason) => *self.refused.entry(reason.to_owned()).or_default() += 1,
-            reason => self.wrong.push(format!("{reason}: {error}")),
+            reason => self.wrong.push(format!("{reason}: {told}")),
         }
     }
 }
@@ -121,22 +128,29 @@ pub(crate) fn all(
     expected: &Arc<Expected>,
     until: Instant,
 ) -> Vec<BoxFuture<'static, (&'static str, Tally)>> {
-    let kinds: [(&str, Kind); 5] = [
+    let kinds: [(&str, Kind); 9] = [
         ("streams", Kind::Patient),
         ("whole answers, batch", Kind::Batch),
         ("cancels", Kind::Fickle),
         ("deadlines", Kind::Hurried),
         ("slow readers", Kind::Slow),
+        ("HTTP streams", Kind::Web(web::Kind::Streams)),
+        ("HTTP whole answers", Kind::Web(web::Kind::Whole)),
+        ("HTTP disconnects", Kind::Web(web::Kind::HangsUp)),
+        ("tasks", Kind::Web(web::Kind::Tasks)),
     ];
     kinds
         .into_iter()
         .map(|(name, kind)| {
-            let (expected, address) = (Arc::clone(expected), host.grpc().to_owned());
+            let (expected, grpc, http) = (Arc::clone(expected), host.grpc().to_owned(), host.http().parse().unwrap());
             async move {
                 let workers = (0..n).map(|seed| {
-                    let (expected, address) = (Arc::clone(&expected), address.clone());
-                    tokio::spawn(async move { work(Client::connect(&address).await.unwrap(), kind, seed, expected, until).await })
-                        .map(Result::unwrap)
+                    let (expected, grpc) = (Arc::clone(&expected), grpc.clone());
+                    let work = async move {
+                        let client = Client::connect(&grpc).await.unwrap();
+                        Worker { client, http, kind, seed, expected }.work(until).await
+                    };
+                    tokio::spawn(work).map(Result::unwrap)
                 });
                 let mut all = Tally::default();
                 for tally in join_all(workers).await {
@@ -149,67 +163,90 @@ pub(crate) fn all(
         .collect()
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Kind {
     Patient,
     Batch,
     Fickle,
     Hurried,
     Slow,
+    Web(web::Kind),
 }
 
-async fn work(client: Client, kind: Kind, seed: usize, expected: Arc<Expected>, until: Instant) -> Tally {
-    let mut tally = Tally::default();
-    for n in 0.. {
-        if Instant::now() >= until {
-            break;
+struct Worker {
+    client: Client,
+    http: SocketAddr,
+    kind: Kind,
+    seed: usize,
+    expected: Arc<Expected>,
+}
+
+impl Worker {
+    async fn work(self, until: Instant) -> Tally {
+        let mut tally = Tally::default();
+        for n in 0.. {
+            if Instant::now() >= until {
+                break;
+            }
+            self.one(dice(self.seed, n), self.expected.nth(self.seed + n), &mut tally).await;
+            // who is refused does not come back at once
+            tokio::time::sleep(Duration::from_millis(20 + dice(self.seed, n + 1) as u64 % 60)).await;
         }
-        one(&client, kind, dice(seed, n), expected.nth(seed + n), &mut tally).await;
-        // who is refused does not come back at once
-        tokio::time::sleep(Duration::from_millis(20 + dice(seed, n + 1) as u64 % 60)).await;
+        tally
     }
-    tally
+
+    async fn one(&self, dice: usize, wanted: &(String, String), tally: &mut Tally) {
+        let Self { client, kind, .. } = self;
+        let ask = Expected::ask(&wanted.0);
+        match *kind {
+            Kind::Batch => match client.infer(ask.batch()).await {
+                Ok(answer) => tally.text(&answer.text, wanted),
+                Err(error) => tally.error(&error, false),
+            },
+            Kind::Hurried => match client.infer(ask.timeout(Duration::from_millis(1 + dice as u64 % 300))).await {
+                Ok(answer) => tally.text(&answer.text, wanted),
+                Err(error) => tally.error(&error, true),
+            },
+            Kind::Patient => stream(client, ask, Reads::All, wanted, tally).await,
+            Kind::Fickle => stream(client, ask, Reads::Some(dice % 8), wanted, tally).await,
+            Kind::Slow => stream(client, ask, Reads::Slowly, wanted, tally).await,
+            Kind::Web(kind) => web::one(self.http, kind, dice, wanted, tally).await,
+        }
+    }
 }
 
-async fn one(client: &Client, kind: Kind, dice: usize, wanted: &(String, String), tally: &mut Tally) {
-    let ask = Expected::ask(&wanted.0);
-    match kind {
-        Kind::Batch => match client.infer(ask.batch()).await {
-            Ok(answer) => tally.text(&answer.text, wanted),
-            Err(error) => tally.error(&error, false),
-        },
-        Kind::Hurried => match client.infer(ask.timeout(Duration::from_millis(1 + dice as u64 % 300))).await {
-            Ok(answer) => tally.text(&answer.text, wanted),
-            Err(error) => tally.error(&error, true),
-        },
-        Kind::Patient | Kind::Fickle | Kind::Slow => {
-            let mut events = match client.generate(ask).await {
-                Ok(events) => events,
-                Err(error) => return tally.error(&error, false),
-            };
-            let leaves_after = if kind == Kind::Fickle { dice % 8 } else { usize::MAX };
-            let (mut text, mut n_ends) = (String::new(), 0);
-            for n_read in 0.. {
-                if n_read == leaves_after {
-                    tally.cancelled += 1;
-                    return;
-                }
-                match events.next().await {
-                    Some(Ok(Event::Started(_))) => {}
-                    Some(Ok(Event::Piece(piece))) => text.push_str(&piece.text),
-                    Some(Ok(Event::Finished(_))) => n_ends += 1,
-                    Some(Err(error)) => return tally.error(&error, false),
-                    None => break,
-                }
-                if kind == Kind::Slow {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-            if n_ends == 1 {
-                tally.text(&text, wanted);
-            } else {
-                tally.wrong.push(format!("{n_ends} ends of {text:?}"));
-            }
+#[derive(Clone, Copy, PartialEq)]
+enum Reads {
+    All,
+    Slowly,
+    Some(usize),
+}
+
+async fn stream(client: &Client, ask: Ask, reads: Reads, wanted: &(String, String), tally: &mut Tally) {
+    let mut events = match client.generate(ask).await {
+        Ok(events) => events,
+        Err(error) => return tally.error(&error, false),
+    };
+    let (mut text, mut n_ends) = (String::new(), 0);
+    for n_read in 0.. {
+        if reads == Reads::Some(n_read) {
+            tally.cancelled += 1;
+            return;
         }
+        match events.next().await {
+            Some(Ok(Event::Started(_))) => {}
+            Some(Ok(Event::Piece(piece))) => text.push_str(&piece.text),
+            Some(Ok(Event::Finished(_))) => n_ends += 1,
+            Some(Err(error)) => return tally.error(&error, false),
+            None => break,
+        }
+        if reads == Reads::Slowly {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    if n_ends == 1 {
+        tally.text(&text, wanted);
+    } else {
+        tally.wrong.push(format!("{n_ends} ends of {text:?}"));
     }
 }

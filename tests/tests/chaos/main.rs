@@ -6,6 +6,7 @@
 
 mod clients;
 mod trouble;
+mod web;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use self::clients::{Expected, Tally};
 
 /// Of each kind of client.
-const CLIENTS: usize = 12;
+const CLIENTS: usize = 8;
 
 const CONFIG: &str = "
 models: [{name: demo-small, path: builtin:demo-small, sequences: 32}]
@@ -55,8 +56,9 @@ impl Held {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_each_request_has_one_end_and_nothing_is_left_behind() {
-    let seconds = std::env::var("LLAMBO_CHAOS_SECONDS").map_or(45, |text| text.parse().expect("a number of seconds"));
-    let host = Host::start(CONFIG);
+    let seconds = std::env::var("LLAMBO_CHAOS_SECONDS").map_or(60, |text| text.parse().expect("a number of seconds"));
+    let folder = tempfile::tempdir().unwrap();
+    let host = Host::start(&format!("{CONFIG}tasks: {{folder: \"{}\"}}\n", folder.path().display()));
     let client = host.client().await;
     let expected = Arc::new(Expected::learn(&client).await);
     let begin = Held::of(&host);

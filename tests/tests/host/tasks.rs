@@ -1,14 +1,15 @@
 //! Tasks of a host that is killed again and again.
 
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, future::join_all, stream};
 use llambo_client::{Ask, Client};
-use llambo_tests::Host;
+use llambo_tests::{
+    Host,
+    web::{self, Events},
+};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -42,17 +43,7 @@ fn addressed(host: &Host) -> SocketAddr {
 
 /// Status and body; `None` when the host went away.
 async fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await.ok()?;
-        let n = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {n}\r\n\r\n");
-        stream.write_all(format!("{head}{body}").as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
-    };
-    timeout(PATIENCE, exchange).await.expect("an answer, or the end of the connection")
+    timeout(PATIENCE, web::send(address, method, path, body)).await.expect("an answer, or the end of the connection")
 }
 
 /// The same, from whichever host there is.
@@ -93,27 +84,13 @@ impl Reader {
     }
 
     async fn read(&mut self, id: &str, at: SocketAddr) -> Option<()> {
-        let mut stream = TcpStream::connect(at).await.ok()?;
-        let mut head = format!("GET /v2/tasks/{id}/events HTTP/1.0\r\nHost: test\r\n");
-        if !self.last.is_empty() {
-            write!(head, "Last-Event-ID: {}\r\n", self.last).unwrap();
-        }
-        stream.write_all(format!("{head}\r\n").as_bytes()).await.ok()?;
-        let mut lines = BufReader::new(stream).lines();
-        let status = lines.next_line().await.ok()??;
-        assert!(status.contains(" 200 "), "{id} behind {:?}: {status}", self.last);
-        let (mut name, mut last, mut data) = (String::new(), String::new(), String::new());
-        while let Some(line) = lines.next_line().await.ok()? {
-            match line.split_once(": ") {
-                Some(("event", value)) => value.clone_into(&mut name),
-                Some(("id", value)) => value.clone_into(&mut last),
-                Some(("data", value)) => value.clone_into(&mut data),
-                _ if line.is_empty() && !name.is_empty() => {
-                    // an event counts once it is whole
-                    self.hear(&name, &last, &serde_json::from_str(&data).unwrap());
-                    (name, last) = (String::new(), String::new());
-                }
-                _ => {}
+        let behind = if self.last.is_empty() { String::new() } else { format!("Last-Event-ID: {}\r\n", self.last) };
+        let mut events = Events::open(at, "GET", &format!("/v2/tasks/{id}/events"), &behind, "").await.ok()?;
+        assert_eq!(events.status, 200, "{id} behind {:?}", self.last);
+        while let Some(event) = events.next().await.ok()? {
+            // what is sent while nothing happens is no event
+            if !event.name.is_empty() {
+                self.hear(&event.name, &event.id, &serde_json::from_str(&event.data).unwrap());
             }
         }
         Some(())
