@@ -5,12 +5,14 @@ use std::{
     task::{Context, Poll},
 };
 
+use axum::response::IntoResponse;
 use futures::future::{Either, Ready, ready};
 use llambo_proto::status::Failure;
 use tonic::codegen::{Service, http};
 use tower_layer::Layer;
 
 use super::{Access, Protocol, Refusal};
+use crate::http::failure::ApiError;
 
 /// Requests that were not let in, by why.
 const REFUSED: &str = "llambo_edge_refused_total";
@@ -98,19 +100,13 @@ pub(crate) fn refused_grpc(refusal: &Refusal) -> http::Response<tonic::body::Bod
 
 /// As HTTP tells it.
 pub(crate) fn refused_http(refusal: &Refusal) -> http::Response<axum::body::Body> {
-    let (status, kind) = match refusal {
-        Refusal::NotPermitted { .. } => (http::StatusCode::FORBIDDEN, "permission_error"),
-        _ => (http::StatusCode::UNAUTHORIZED, "authentication_error"),
-    };
-    let error = crate::http::error(status, kind, refusal.reason(), &refusal.to_string());
-    if status == http::StatusCode::UNAUTHORIZED {
-        let (mut parts, body) = error.into_parts();
+    let mut told = ApiError::of_reason(refusal.reason(), refusal.to_string()).into_response();
+    if told.status() == http::StatusCode::UNAUTHORIZED {
         let challenge = match refusal {
             Refusal::Unknown => "Bearer realm=\"llambo\", error=\"invalid_token\"",
             _ => "Bearer realm=\"llambo\"",
         };
-        parts.headers.insert(http::header::WWW_AUTHENTICATE, http::HeaderValue::from_static(challenge));
-        return http::Response::from_parts(parts, body);
+        told.headers_mut().insert(http::header::WWW_AUTHENTICATE, http::HeaderValue::from_static(challenge));
     }
-    error
+    told
 }

@@ -8,9 +8,9 @@ use axum::{
 };
 use llambo_inference::{InferenceError, shortened};
 use llambo_orchestrator::DispatchError;
-use llambo_proto::status::code_of;
+use llambo_proto::status::{Details, code_name, code_of};
 use serde::Serialize;
-use tonic::Code;
+use tonic::{Code, Status};
 use utoipa::ToSchema;
 
 /// The same as `Retry-After`, in milliseconds; OpenAI's clients prefer it.
@@ -95,12 +95,17 @@ impl ApiError {
     }
 }
 
-/// The HTTP status of a reason: that of its gRPC code, unless a client that waits too long is meant.
+/// The HTTP status of a reason: that of its gRPC code, unless HTTP says more than that.
 fn status_of(reason: &str) -> StatusCode {
-    if reason == "CLIENT_STALLED" {
-        return StatusCode::REQUEST_TIMEOUT;
+    match reason {
+        "CLIENT_STALLED" => StatusCode::REQUEST_TIMEOUT,
+        "SESSION_BUSY" => StatusCode::CONFLICT,
+        reason => status_of_code(code_of(reason)),
     }
-    match code_of(reason) {
+}
+
+fn status_of_code(code: Option<Code>) -> StatusCode {
+    match code {
         Some(Code::InvalidArgument | Code::OutOfRange) => StatusCode::BAD_REQUEST,
         Some(Code::Unauthenticated) => StatusCode::UNAUTHORIZED,
         Some(Code::PermissionDenied) => StatusCode::FORBIDDEN,
@@ -150,6 +155,20 @@ impl From<DispatchError> for ApiError {
             Some(delay) => told.retry_after(delay),
             None => told,
         }
+    }
+}
+
+impl From<Status> for ApiError {
+    fn from(status: Status) -> Self {
+        let Details { reason, retry_after, fields, .. } = Details::of(&status);
+        let told = match reason {
+            Some(reason) => Self::of_reason(&reason, status.message()),
+            None => {
+                let code = Cow::Owned(code_name(status.code()).to_ascii_lowercase());
+                Self { code, ..Self::new(status_of_code(Some(status.code())), "", status.message()) }
+            }
+        };
+        Self { param: fields.into_iter().next().map(|(field, _)| field), retry_after, ..told }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header},
+    http::{HeaderMap, Method, Response, StatusCode, Uri, header},
     middleware::from_fn,
     response::IntoResponse,
 };
@@ -51,13 +51,4 @@ async fn not_found(uri: Uri, headers: HeaderMap) -> Response<Body> {
 async fn not_allowed(method: Method, uri: Uri) -> ApiError {
     let what = format!("`{}` does not take {method}; `/openapi.json` says what it takes", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what)
-}
-
-/// An error that says no more than this, in the form that clients of language models know.
-pub(crate) fn error(status: StatusCode, kind: &str, code: &str, message: &str) -> Response<Body> {
-    let body = serde_json::json!({ "error": { "message": message, "type": kind, "param": null, "code": code } });
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

@@ -36,12 +36,12 @@ async fn a_request_without_the_right_token_is_refused_on_both_ports() {
     assert!(none.starts_with("HTTP/1.1 401 ") && none.contains("www-authenticate: Bearer realm=\"llambo\"\r\n"), "{none}");
     let wrong = host.get("/v1/models", "Authorization: Bearer llambo_wrong\r\n").await;
     assert!(wrong.starts_with("HTTP/1.1 401 ") && wrong.contains("invalid_token"), "{wrong}");
-    assert!(wrong.contains("\"code\":\"UNAUTHENTICATED\"") && !wrong.contains("llambo_wrong"), "{wrong}");
+    assert!(wrong.contains("\"code\":\"unauthenticated\"") && !wrong.contains("llambo_wrong"), "{wrong}");
     for probe in ["/livez", "/readyz"] {
         assert!(host.get(probe, "").await.starts_with("HTTP/1.1 200 "), "{probe}");
     }
     let metrics = host.get("/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).await;
-    assert!(metrics.starts_with("HTTP/1.1 403 ") && metrics.contains("NOT_PERMITTED"), "{metrics}");
+    assert!(metrics.starts_with("HTTP/1.1 403 ") && metrics.contains("not_permitted"), "{metrics}");
     assert!(host.get("/metrics", "").await.starts_with("HTTP/1.1 401 "));
     host.stop().await;
 }

@@ -265,7 +265,7 @@ async fn the_same_is_done_over_http() {
     let (status, body) = host.get(&path).await;
     let error = &parsed(&body)["error"];
     assert_eq!(status, "HTTP/1.1 404 Not Found");
-    assert_eq!((&error["code"], &error["type"]), (&json!("UNKNOWN_SESSION"), &json!("invalid_request_error")));
+    assert_eq!((&error["code"], &error["type"]), (&json!("unknown_session"), &json!("not_found_error")));
     host.stop().await;
 }
 
@@ -278,24 +278,24 @@ async fn what_is_wrong_over_http_is_told_as_an_error_object() {
     let ask = format!("/v2/sessions/{id}/ask");
     let large = format!(r#"{{"text": "{}"}}"#, "x".repeat(MAX_REQUEST_BYTES));
     let cases = [
-        ("POST", "/v2/sessions", r#"{"sytem": "x"}"#, "400", "INVALID_REQUEST", json!("sytem")),
-        ("POST", "/v2/sessions", "{", "400", "INVALID_REQUEST", Value::Null),
-        ("POST", "/v2/sessions", r#"{"options": {"top_p": 2}}"#, "400", "INVALID_OPTION", json!("options.top_p")),
-        ("POST", "/v2/sessions", r#"{"when_full": "explode"}"#, "400", "INVALID_REQUEST", json!("when_full")),
-        ("POST", &ask, r#"{"text": "y"}"#, "409", "SESSION_BUSY", Value::Null),
+        ("POST", "/v2/sessions", r#"{"sytem": "x"}"#, "400", "invalid_request", json!("sytem")),
+        ("POST", "/v2/sessions", "{", "400", "invalid_request", Value::Null),
+        ("POST", "/v2/sessions", r#"{"options": {"top_p": 2}}"#, "400", "invalid_option", json!("options.top_p")),
+        ("POST", "/v2/sessions", r#"{"when_full": "explode"}"#, "400", "invalid_request", json!("when_full")),
+        ("POST", &ask, r#"{"text": "y"}"#, "409", "session_busy", Value::Null),
         (
             "POST",
             &ask,
             r#"{"text": "y", "messages": [{"role": "user", "content": ""}]}"#,
             "400",
-            "INVALID_REQUEST",
+            "invalid_request",
             json!("text"),
         ),
-        ("POST", &ask, &large, "413", "INVALID_REQUEST", Value::Null),
-        ("GET", "/v2/sessions?limit=5000", "", "400", "INVALID_REQUEST", json!("limit")),
-        ("GET", "/v2/sessions?color=red", "", "400", "INVALID_REQUEST", Value::Null),
-        ("GET", "/v2/sessions?after=zzz", "", "400", "INVALID_REQUEST", Value::Null),
-        ("DELETE", "/v2/sessions/x", "", "404", "UNKNOWN_SESSION", Value::Null),
+        ("POST", &ask, &large, "413", "request_too_large", Value::Null),
+        ("GET", "/v2/sessions?limit=5000", "", "400", "invalid_request", json!("limit")),
+        ("GET", "/v2/sessions?color=red", "", "400", "invalid_request", Value::Null),
+        ("GET", "/v2/sessions?after=zzz", "", "400", "invalid_request", Value::Null),
+        ("DELETE", "/v2/sessions/x", "", "404", "unknown_session", Value::Null),
     ];
     for (method, path, body, status, code, param) in cases {
         let (line, body) = host.call(method, path, body).await;

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use llambo_proto::v1;
 
-use super::{
-    refusal::Refusal,
-    wire::{Ask, Create, End, LogitBias, Message, Options, Page, Said, Session, Started, Token, Usage, Whole},
-};
+use super::wire::{Ask, Create, End, LogitBias, Message, Options, Page, Said, Session, Started, Token, Usage, Whole};
+use crate::http::failure::ApiError;
 
 pub(super) fn chat(messages: Vec<Message>) -> v1::Messages {
     let message = |Message { role, content }| v1::Message { role, content };
@@ -25,11 +23,11 @@ impl Ask {
         self.timeout_ms.map(Duration::from_millis)
     }
 
-    pub(super) fn into_request(self, session_id: String) -> Result<v1::AskRequest, Refusal> {
+    pub(super) fn into_request(self, session_id: String) -> Result<v1::AskRequest, ApiError> {
         use v1::ask_request::Prompt;
         let prompt = match (self.text, self.messages) {
             (Some(_), messages) if !messages.is_empty() => {
-                return Err(Refusal::invalid(Some("text"), "`text` and `messages` are both set; give one of them"));
+                return Err(ApiError::invalid("`text` and `messages` are both set; give one of them").param("text"));
             }
             (Some(text), _) => Some(Prompt::Text(text)),
             (None, messages) if messages.is_empty() => None,
@@ -48,7 +46,7 @@ impl Ask {
 }
 
 impl Create {
-    pub(super) fn into_request(self) -> Result<v1::CreateSessionRequest, Refusal> {
+    pub(super) fn into_request(self) -> Result<v1::CreateSessionRequest, ApiError> {
         Ok(v1::CreateSessionRequest {
             model: self.model,
             r#type: self.r#type,
@@ -65,14 +63,14 @@ impl Create {
 }
 
 impl Options {
-    fn into_wire(self) -> Result<Option<v1::SamplingOptions>, Refusal> {
+    fn into_wire(self) -> Result<Option<v1::SamplingOptions>, ApiError> {
         use v1::sampling_options::Constraint;
         if self == Self::default() {
             return Ok(None);
         }
         let constraint = match (self.json_schema, self.grammar) {
             (Some(_), Some(_)) => {
-                return Err(Refusal::invalid(Some("options"), "`json_schema` and `grammar` are both set; give one of them"));
+                return Err(ApiError::invalid("`json_schema` and `grammar` are both set; give one of them").param("options"));
             }
             (Some(schema), None) => Some(Constraint::JsonSchema(schema.to_string())),
             (None, grammar) => grammar.map(Constraint::Grammar),
