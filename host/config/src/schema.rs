@@ -62,6 +62,8 @@ pub struct TenantConfig {
     pub budget: RequestBudget,
     /// What all of its requests together may use.
     pub quota: Quota,
+    /// Keys and values of its earlier requests that each model may keep, in memory and on disk; `None`: as much as there is room for.
+    pub max_kept_kv_bytes: Option<u64>,
     /// SHA-256 of each of its tokens.
     pub tokens: Vec<[u8; 32]>,
     /// A file with more of them, read again when it changes.

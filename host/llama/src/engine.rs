@@ -28,8 +28,9 @@ use crate::{
     error::LlamaError,
     ffi::{Context, ContextParams, Token},
     kv::{
+        allowance::Allowances,
         disk::Disk,
-        kept::Budgets,
+        kept::{Budgets, KeptIndex},
         streams::Streams,
         travel::{Export, is_of_kind},
     },
@@ -98,6 +99,7 @@ impl LlamaEngine {
         let (ready, is_ready) = sync_channel(1);
         let (shared, seen, stall) = (Arc::clone(&model), Arc::clone(&board), settings.stall_timeout);
         let budgets = Budgets { memory: settings.kv_memory_bytes, disk: settings.kv_disk_bytes };
+        let kept = KeptIndex::new(params.n_sequences as usize, budgets, Allowances::new(&settings.kv_allowances));
         let folder = settings.kv_folder.clone().filter(|_| budgets.disk > 0);
         let thread = thread::Builder::new()
             .name(format!("llama {}", settings.name))
@@ -114,7 +116,7 @@ impl LlamaEngine {
                     Ok(disk) => disk,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
-                let streams = Streams::new(context, params.n_sequences as usize, budgets, disk);
+                let streams = Streams::new(context, kept, disk);
                 let draft = shared.draft.as_ref();
                 let drafter = draft.map(|(model, n)| Drafter::new(model, *n, params.n_context, n_threads));
                 let guesser = match drafter.transpose() {

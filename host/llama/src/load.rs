@@ -1,9 +1,9 @@
 //! From a file to a loaded model with all that is computed once: pieces, template, constraints, default sampling.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use llambo_catalog::{GgufHeader, ModelFile};
-use llambo_inference::{ModelInfo, ModelName, Prompt, Sampling, SamplingOptions};
+use llambo_inference::{ModelInfo, ModelName, Prompt, Sampling, SamplingOptions, TenantName};
 
 use crate::{
     chat::ChatTemplate,
@@ -43,6 +43,8 @@ pub struct EngineSettings {
     pub kv_memory_bytes: u64,
     /// The same on disk, for what memory has no room for.
     pub kv_disk_bytes: u64,
+    /// Of both together, the bytes that each of these tenants may hold.
+    pub kv_allowances: HashMap<TenantName, u64>,
     /// Where on disk; `None` keeps nothing there.
     pub kv_folder: Option<PathBuf>,
     /// Whether it also answers embedding requests.
@@ -88,6 +90,7 @@ impl EngineSettings {
             kv_type: KvType::F16,
             kv_memory_bytes: 256 << 20,
             kv_disk_bytes: 0,
+            kv_allowances: HashMap::new(),
             kv_folder: None,
             embeddings: true,
             stall_timeout: Duration::from_mins(1),

@@ -50,6 +50,7 @@ fn settings(config: &Config, model: &ModelConfig) -> EngineSettings {
         embeddings: model.embeddings,
         kv_memory_bytes: model.kv_memory_bytes,
         kv_disk_bytes: model.kv_disk_bytes,
+        kv_allowances: config.tenants.iter().filter_map(|t| Some((t.name.as_str().into(), t.max_kept_kv_bytes?))).collect(),
         kv_folder: config.cache.kv.as_ref().map(|path| path.resolved.clone()).or_else(|| cache_folder("kv")),
         stall_timeout: config.network.client_stall_timeout,
         ..EngineSettings::new(&model.name)

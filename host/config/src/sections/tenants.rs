@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use super::{
-    file_path, texts,
+    GB, file_path, texts,
     types::{budget, check_name},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) const TENANT: &[&str] = &[
     "weight", "max-tokens", "max-kv", "max-time", "requests-per-minute", "tokens-per-minute", "max-in-flight", "max-waiting",
-    "tokens", "tokens-file", "certificates", "may", "models", "types",
+    "max-kept-kv", "tokens", "tokens-file", "certificates", "may", "models", "types",
 ];
 /// What a tenant may do that says nothing else: what its own requests need.
 const USUAL: [Permission; 3] = [Permission::Infer, Permission::Tasks, Permission::Sessions];
@@ -36,6 +36,7 @@ pub(super) fn tenants(root: &Map<'_>, folder: &Path) -> Option<Vec<TenantConfig>
                 max_in_flight: map.whole("max-in-flight", 1..=100_000),
                 max_waiting: map.whole("max-waiting", 0..=1_000_000),
             },
+            max_kept_kv_bytes: map.size("max-kept-kv", 0..=1024 * GB),
             tokens: tokens(&map, name, &mut owners),
             tokens_file: map.get("tokens-file").and_then(|value| file_path(&value, value.text()?, folder)),
             certificates: certificates(&map, name, &mut owners),

@@ -7,7 +7,10 @@ use std::{
 
 use llambo_inference::TenantName;
 
-use super::radix::{Radix, common};
+use super::{
+    allowance::Allowances,
+    radix::{Radix, common},
+};
 use crate::ffi::Token;
 
 /// Tokens that are worth a copy; computing fewer takes about as long.
@@ -87,6 +90,7 @@ pub(crate) struct KeptIndex {
     on_disk: BTreeMap<u64, KeptId>,
     clock: u64,
     used: Budgets,
+    allowances: Allowances,
     /// Bytes on their way to disk.
     writing: u64,
     /// Whose files are to be deleted.
@@ -96,9 +100,10 @@ pub(crate) struct KeptIndex {
 // === impl KeptIndex ===
 
 impl KeptIndex {
-    pub(crate) fn new(n_streams: usize, budgets: Budgets) -> Self {
+    pub(crate) fn new(n_streams: usize, budgets: Budgets, allowances: Allowances) -> Self {
         Self {
             budgets,
+            allowances,
             trees: HashMap::new(),
             entries: HashMap::new(),
             streams: vec![None; n_streams],
@@ -168,13 +173,15 @@ impl KeptIndex {
         tree.longest(tokens).iter().any(|(n, id)| *n == tokens.len() && is_copy(id))
     }
 
-    /// Keeps a copy, and says what has to leave memory for it. A copy that is larger than all memory is not kept.
+    /// Keeps a copy, and says what has to leave memory for it. A copy that is larger than all memory, or than what its tenant may hold, is not kept.
     pub(crate) fn put_copy(&mut self, tenant: &TenantName, tokens: &[Token], copy: Copy) -> Vec<Leaving> {
-        if !self.has_memory_for(copy.len() as u64) || self.has_copy(tenant, tokens) {
+        let n_bytes = copy.len() as u64;
+        if !self.has_memory_for(n_bytes) || !self.allowances.permit(tenant, n_bytes) || self.has_copy(tenant, tokens) {
             return Vec::new();
         }
         self.remove_beginnings_of(tenant, tokens);
         self.add(tenant, tokens.into(), Place::Memory(copy));
+        self.hold_to_allowance(tenant);
         self.make_room()
     }
 
@@ -218,6 +225,7 @@ impl KeptIndex {
     /// Keeps what an earlier run left on disk.
     pub(crate) fn put_disk(&mut self, tenant: &TenantName, tokens: &[Token], n_bytes: u64) -> KeptId {
         let id = self.add(tenant, tokens.into(), Place::Disk { n_bytes });
+        self.hold_to_allowance(tenant);
         self.trim_disk();
         id
     }
@@ -267,7 +275,7 @@ impl KeptIndex {
 
     /// Adds an entry to the sums and orders of its place, or takes it out of them.
     fn count(&mut self, id: KeptId, is_there: bool) {
-        let Some(Entry { place, file_bytes, used, .. }) = self.entries.get(&id) else { return };
+        let Some(Entry { tenant, place, file_bytes, used, .. }) = self.entries.get(&id) else { return };
         let add = |sum: &mut u64, n: u64| *sum = if is_there { *sum + n } else { *sum - n };
         let list = |order: &mut BTreeMap<u64, KeptId>| {
             if is_there {
@@ -276,8 +284,8 @@ impl KeptIndex {
                 order.remove(used)
             };
         };
-        match place {
-            Place::Stream(_) => {}
+        let n_bytes = match place {
+            Place::Stream(_) => return,
             Place::Memory(copy) => {
                 add(&mut self.used.memory, copy.len() as u64);
                 list(&mut self.in_memory);
@@ -285,13 +293,43 @@ impl KeptIndex {
                     add(&mut self.used.disk, *file_bytes);
                     list(&mut self.on_disk);
                 }
+                // one beginning, although it is in two places
+                copy.len() as u64
             }
-            Place::Writing(copy) => add(&mut self.writing, copy.len() as u64),
+            Place::Writing(copy) => {
+                add(&mut self.writing, copy.len() as u64);
+                copy.len() as u64
+            }
             Place::Disk { n_bytes } => {
                 add(&mut self.used.disk, *n_bytes);
                 list(&mut self.on_disk);
+                *n_bytes
             }
-            Place::Reading { n_bytes } => add(&mut self.used.disk, *n_bytes),
+            Place::Reading { n_bytes } => {
+                add(&mut self.used.disk, *n_bytes);
+                *n_bytes
+            }
+        };
+        self.allowances.count(tenant, n_bytes, is_there);
+    }
+
+    /// Forgets what a tenant used longest ago while it holds more than it may.
+    fn hold_to_allowance(&mut self, tenant: &TenantName) {
+        let is_its = |id: &KeptId| self.entries.get(id).is_some_and(|entry| entry.tenant == *tenant);
+        let mut going: Vec<(u64, KeptId)> = Vec::new();
+        if self.allowances.is_passed(tenant) {
+            going = self.in_memory.iter().chain(&self.on_disk).filter(|(_, id)| is_its(id)).map(|(at, id)| (*at, *id)).collect();
+            going.sort_unstable();
+            going.dedup();
+        }
+        for (_, id) in going {
+            if !self.allowances.is_passed(tenant) {
+                return;
+            }
+            if matches!(self.entries.get(&id).map(|entry| &entry.place), Some(Place::Disk { .. })) {
+                self.unwanted.push(id);
+            }
+            self.remove(id);
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! A kept beginning is in the *stream* where it was computed until that stream is needed, then in *memory* as a copy, then
 //! on *disk*, and then forgotten: whoever has the tokens can compute it again. Memory and disk have budgets; the beginning
-//! that was used longest ago goes first. Tenants never share one.
+//! that was used longest ago goes first. Tenants never share one, and who may hold only so much gives up its own.
 
+pub(crate) mod allowance;
 pub(crate) mod disk;
 pub(crate) mod kept;
 pub(crate) mod radix;

@@ -27,8 +27,9 @@ pub(crate) struct Streams {
 // === impl Streams ===
 
 impl Streams {
-    pub(crate) fn new(context: Context, n_sequences: usize, budgets: Budgets, disk: Option<(Disk, Vec<OnDisk>)>) -> Self {
-        let mut streams = Self { context, kept: KeptIndex::new(n_sequences, budgets), disk: None };
+    /// Streams with nothing in them, and an index of what is on disk.
+    pub(crate) fn new(context: Context, kept: KeptIndex, disk: Option<(Disk, Vec<OnDisk>)>) -> Self {
+        let mut streams = Self { context, kept, disk: None };
         let Some((mut disk, found)) = disk else { return streams };
         for file in found {
             let id = streams.kept.put_disk(&file.tenant, &file.tokens, file.n_bytes);

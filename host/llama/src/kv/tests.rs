@@ -4,6 +4,7 @@ use llambo_inference::TenantName;
 use proptest::prelude::*;
 
 use super::{
+    allowance::Allowances,
     kept::{Budgets, KeptIndex, Place, WORTH_REUSING},
     radix::common,
 };
@@ -24,7 +25,7 @@ fn copy(n_bytes: usize) -> Arc<Vec<u8>> {
 }
 
 fn index(memory: u64, disk: u64) -> KeptIndex {
-    KeptIndex::new(4, Budgets { memory, disk })
+    KeptIndex::new(4, Budgets { memory, disk }, Allowances::default())
 }
 
 #[test]
@@ -33,6 +34,27 @@ fn tenants_never_share() {
     kept.put_copy(&tenant("a"), &tokens(1, 2 * N), copy(10));
     assert!(kept.find(&tenant("b"), &tokens(1, 2 * N)).is_none());
     assert_eq!(kept.find(&tenant("a"), &tokens(1, 3 * N)).map(|f| f.n_common), Some(2 * N));
+}
+
+#[test]
+fn who_may_hold_only_so_much_gives_up_its_own() {
+    let allowances = Allowances::new(&HashMap::from([(tenant("a"), 25)]));
+    let mut kept = KeptIndex::new(4, Budgets { memory: 50, disk: 100 }, allowances);
+    let (a, b) = (tenant("a"), tenant("b"));
+    kept.put_copy(&b, &tokens(1, N), copy(10));
+    let on_disk = kept.put_disk(&a, &tokens(1, N), 10);
+    kept.put_copy(&a, &tokens(2, N), copy(10));
+    assert_eq!(kept.unwanted_files().count(), 0);
+    assert!(kept.find(&a, &tokens(1, N)).is_some(), "used last");
+    kept.put_copy(&a, &tokens(3, N), copy(10));
+    assert!(kept.find(&a, &tokens(2, N)).is_none(), "what it used longest ago has gone");
+    kept.put_copy(&a, &tokens(4, N), copy(10));
+    assert_eq!(kept.unwanted_files().collect::<Vec<_>>(), [on_disk], "what is on disk counts");
+    assert_eq!((0..=4).filter(|first| kept.find(&a, &tokens(*first, N)).is_some()).count(), 2);
+    kept.put_copy(&a, &tokens(5, N), copy(26));
+    assert!(kept.find(&a, &tokens(5, N)).is_none() && kept.find(&a, &tokens(4, N)).is_some(), "more than it may hold at all");
+    assert!(kept.find(&b, &tokens(1, N)).is_some(), "others lose nothing");
+    assert_eq!(kept.used(), Budgets { memory: 30, disk: 0 });
 }
 
 #[test]
