@@ -1,4 +1,4 @@
-//! What `cognitive-affinity` saves beside `least-loaded` and `round-robin`: `cargo bench -p llambo-tests --bench affinity`.
+//! What `cognitive-affinity` saves beside `least-loaded` and `round-robin`: `cargo bench --workspace --bench affinity`.
 //!
 //! Eight nodes, each with an engine of its own on `builtin:demo-small`, behind a cluster. Every run has fresh engines, so that no strategy finds what
 //! another one has computed. In each round all strategies do the same work one after the other, beginning with another one each time; ratios are those of

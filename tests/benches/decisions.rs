@@ -1,4 +1,4 @@
-//! What it costs to take a node for a request, by strategy, policy and number of nodes: `cargo bench -p llambo-tests --bench decisions`.
+//! What it costs to take a node for a request, by strategy, policy and number of nodes: `cargo bench --workspace --bench decisions`.
 //!
 //! Half of the nodes' places are taken throughout and the oldest is given back after each new one, so that loads differ and candidates come and go as they do under
 //! load. `choice` is the strategy alone. What a policy adds is in the difference to the strategy that decides without it: the proposal, the call, the move to the node

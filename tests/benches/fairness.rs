@@ -1,4 +1,4 @@
-//! Who gets what when there is not enough for all: `cargo bench -p llambo-tests --bench fairness -- --svg FILE`.
+//! Who gets what when there is not enough for all: `cargo bench --workspace --bench fairness -- --svg FILE`.
 //!
 //! Two tenants of a whole host, of weights 3 and 1. Each has more clients than there are places, and they ask again as soon as they have their answer; those of the smaller
 //! tenant send long prompts. First the large one is alone, then both are there, then the small one alone. Once with few places in the queue, so that the

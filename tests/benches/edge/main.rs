@@ -1,6 +1,6 @@
 //! What llambo's edge and orchestrator cost: beside a bare tonic server that answers the same messages, in turns on this machine.
 //!
-//! `cargo bench -p llambo-tests --bench edge`. Nothing is computed behind either: both have their answers at once. Each is a process of its own, and so is the
+//! `cargo bench --workspace --bench edge`. Nothing is computed behind either: both have their answers at once. Each is a process of its own, and so is the
 //! load generator, which shares the processor with them. Requests a second are those of 64 clients that ask again as soon as they have their answer (closed loop);
 //! latencies are those of requests that come when they come, counted from when each should have been sent (open loop), so that a server that is late is not spared
 //! those that it held up. A figure is the median of the pairs, with the lowest and the highest.
