@@ -59,6 +59,7 @@ test("every size of field has room for all of its cells, and each is found where
       const [x, y] = [(last % grid.columns) * grid.pitch, Math.floor(last / grid.columns) * grid.pitch];
       assert.equal(placeAt(grid, n, x, y), last);
       assert.equal(placeAt(grid, n, x, y + grid.pitch), undefined);
+      assert.equal(placeAt(grid, n, x + grid.pitch, y), undefined, "behind the last one");
     }
   }
   assert.deepEqual(fitted(100_000, 1320, 560, 780, 1).pitch, 3);
