@@ -136,8 +136,8 @@ test("the dashboard counts what is there, and what is served", async (t) => {
   const before = (await status()).totals.finished;
   const ask = () => fetch(`${open}/v1/completions`, { method: "POST", headers: { "content-type": "application/json" }, body: '{"prompt":"A trait is","max_tokens":5,"ignore_eos":true}' });
   for (let i = 0; i < 20; i += 1) assert.equal((await ask()).status, 200);
-  await until("20 more are told", async () => (await page.locator("section[aria-label=Requests] .detail").textContent()) === `${before + 20} finished`);
-  const label = await page.locator("section[aria-label=Tokens] svg").getAttribute("aria-label");
+  await until("20 more are told", async () => (await page.locator("[aria-label=Requests] .detail").textContent()) === `${before + 20} finished`);
+  const label = await page.locator("[aria-label=Tokens] svg").getAttribute("aria-label");
   assert.doesNotMatch(label, / 0 at most/);
   // the cell under the pointer is the isolate that the host says it is
   await page.locator("#field").hover({ position: { x: 12, y: 12 } });
@@ -218,7 +218,7 @@ for (const colorScheme of ["dark", "light"]) {
           await send(page, "x");
           await page.locator(".answer footer").waitFor();
         } else {
-          await until("two moments are told", async () => (await page.locator("section[aria-label=Load] b").textContent()) !== "–");
+          await until("two moments are told", async () => (await page.locator("[aria-label=Load] b").textContent()) !== "–");
         }
         await page.evaluate(axe.source);
         const { violations } = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));

@@ -47,7 +47,7 @@ export class Chart {
     const figure = element("div", { class: "plot" });
     figure.append(this.svg, this.top);
     const reading = element("p", { class: "reading" }, this.number, this.unit);
-    this.box = element("section", { class: `chart ${kind}`, "aria-label": name }, element("h3", {}, name), reading, this.detail, figure);
+    this.box = element("div", { class: `chart ${kind}`, role: "group", "aria-label": name }, element("h2", {}, name), reading, this.detail, figure);
     this.number.textContent = "–";
   }
 

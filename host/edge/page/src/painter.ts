@@ -28,7 +28,8 @@ export class Painter {
   private pixels = new Uint32Array(0);
   /** By glow, dimness and state; the first state is no node. */
   private colours = new Uint32Array(0);
-  private corner = 0;
+  /** Of each row of a cell: pixels that it leaves out at either end, with a fraction. */
+  private insets: number[] = [];
   private frame = 0;
   private wholly = true;
   /** When each place begins to glow; those that do, or will. */
@@ -74,8 +75,7 @@ export class Painter {
     this.canvas.height = high;
     this.image = this.context.createImageData(width, high);
     this.pixels = new Uint32Array(this.image.data.buffer);
-    // cells that are large enough to have corners have round ones
-    this.corner = grid.side >= 6 ? Math.max(1, Math.round(grid.side * 0.16)) : 0;
+    this.insets = rounded(grid.side);
     this.paintAll();
     return true;
   }
@@ -177,8 +177,14 @@ export class Painter {
     const row = Math.floor(place / columns);
     let start = row * pitch * width + (place - row * columns) * pitch;
     for (let y = 0; y < side; y += 1, start += width) {
-      const inset = this.corner === 0 ? 0 : Math.max(0, this.corner - y, this.corner - (side - 1 - y));
-      for (let at = start + inset; at < start + side - inset; at += 1) this.pixels[at] = colour;
+      const inset = this.insets[y] ?? 0;
+      const whole = Math.ceil(inset);
+      for (let at = start + whole; at < start + side - whole; at += 1) this.pixels[at] = colour;
+      if (whole > inset) {
+        const edge = blended(this.colours[0] ?? 0, colour, whole - inset);
+        this.pixels[start + whole - 1] = edge;
+        this.pixels[start + side - whole] = edge;
+      }
     }
   }
 
@@ -207,6 +213,23 @@ export function palette(of: HTMLElement): Palette {
 function mixed(from: Colour, to: Colour, share: number): Colour {
   const [a, b, c] = from.map((value, i) => Math.round(value + ((to[i] ?? 0) - value) * share));
   return [a ?? 0, b ?? 0, c ?? 0];
+}
+
+/** Cells that are large enough to have corners have round ones. */
+function rounded(side: number): number[] {
+  const radius = side >= 6 ? side * 0.2 : 0;
+  return Array.from({ length: side }, (_, y) => {
+    const beyond = Math.max(0, radius - 0.5 - Math.min(y, side - 1 - y));
+    return radius - Math.sqrt(radius * radius - beyond * beyond);
+  });
+}
+
+function blended(ground: number, colour: number, share: number): number {
+  const channel = (shift: number): number => {
+    const from = (ground >>> shift) & 255;
+    return Math.round(from + (((colour >>> shift) & 255) - from) * share) << shift;
+  };
+  return ((255 << 24) | channel(16) | channel(8) | channel(0)) >>> 0;
 }
 
 /** As pictures have it on every machine that browsers run on: the lowest byte is red. */
