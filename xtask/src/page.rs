@@ -15,8 +15,14 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     }
     setup::clients()?;
     let folder = environment::root().join(FOLDER);
-    step::run("install what the page is made with", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder))?;
-    step::run("check the page's types", Command::new("node").args(["node_modules/typescript/bin/tsc", "--noEmit"]).current_dir(&folder))?;
+    step::run(
+        "install what the page is made with",
+        Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder),
+    )?;
+    step::run(
+        "check the page's types",
+        Command::new("node").args(["node_modules/typescript/bin/tsc", "--noEmit"]).current_dir(&folder),
+    )?;
     step::run("make the page", Command::new("node").arg("build.mjs").current_dir(&folder))?;
     println!("wrote {FOLDER}/dist; commit it with its sources, and build the host again");
     Ok(())

@@ -42,7 +42,11 @@ fn the_page_is_what_its_sources_give() {
     assert_eq!(names(out.path()), names(&committed), "run `cargo xtask page`, and commit what it makes");
     for name in names(&committed) {
         let same = fs::read(out.path().join(&name)).unwrap() == fs::read(committed.join(&name)).unwrap();
-        assert!(same, "host/edge/page/dist/{} is of other sources: run `cargo xtask page`, and commit what it makes", name.display());
+        assert!(
+            same,
+            "host/edge/page/dist/{} is of other sources: run `cargo xtask page`, and commit what it makes",
+            name.display()
+        );
     }
     passes(&mut node(&["node_modules/typescript/bin/tsc", "--noEmit"]));
     passes(&mut node(&["test.mjs"]));
