@@ -1,6 +1,6 @@
 // Makes `dist`, or the folder that is named, of the sources. The same sources give the same bytes; a test compares them with what is committed.
 import { build } from "esbuild";
-import { cpSync, mkdirSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -20,7 +20,7 @@ await build({
   format: "esm",
   target: ["es2022"],
   charset: "utf8",
-  // marked's notice stays in the file
-  legalComments: "inline",
+  // what is not ours says whose it is, wherever it goes
+  banner: { js: `/*! With marked:\n${readFileSync(join(here, "node_modules/marked/LICENSE"), "utf8").trim().replaceAll("*/", "* /")}\n*/` },
 });
 for (const name of ["index.html", "icon.svg"]) cpSync(join(here, "public", name), join(out, name));

@@ -101,8 +101,11 @@ export class Chat {
   private async answer(): Promise<void> {
     const running = new AbortController();
     this.running = running;
+    const hadFocus = document.activeElement === this.send;
     this.send.hidden = true;
     this.stop.hidden = false;
+    // what is hidden loses the focus, and with it a keyboard its place
+    if (hadFocus) this.stop.focus();
     const entry = element("li", { class: "answer", "aria-busy": "true" });
     const text = element("div", { class: "text" });
     entry.append(element("h2", { class: "unseen" }, this.model.value), text);
@@ -149,9 +152,11 @@ export class Chat {
   /** The answer is at its end, one way or another. */
   private close(entry: HTMLElement, answer: Answer, error: unknown, stopped: boolean, line: string): void {
     const follows = this.atEnd();
+    const hadFocus = document.activeElement === this.stop;
     this.running = undefined;
     this.send.hidden = false;
     this.stop.hidden = true;
+    if (hadFocus) this.input.focus();
     entry.removeAttribute("aria-busy");
     // a new chat began meanwhile, which this is no part of
     if (!entry.isConnected) return;

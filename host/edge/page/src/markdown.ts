@@ -1,7 +1,7 @@
 // Markdown as a tree of a few harmless elements. A model's text is nobody's to trust: it is never turned into HTML, only into
 // elements that are named here, and what it says as HTML is shown as the text that it is.
 
-import { marked, type Token, type Tokens } from "marked";
+import { Lexer, type Token, type Tokens } from "marked";
 
 /** An element with its children; text is text. */
 export interface Node {
@@ -27,7 +27,7 @@ const MAX_DEPTH = 24;
 /** The tree of a text. One that cannot be read as Markdown is one paragraph. */
 export function markdown(text: string): Children {
   try {
-    return blocks(marked.lexer(text, { gfm: true, breaks: false }), 0);
+    return blocks(Lexer.lex(text, { gfm: true, breaks: false }), 0);
   } catch {
     return [{ tag: "p", children: [text] }];
   }
