@@ -104,6 +104,7 @@ pub async fn stage(stage: &Stage, metrics: PrometheusHandle) -> (Bound, Host) {
             ..llambo_edge::Security::default()
         },
         trace_sample: None,
+        page: true,
     });
     let host = Host {
         cluster: cluster.clone(),

@@ -16,6 +16,7 @@ mod libclang;
 mod metrics;
 mod package;
 mod packages;
+mod page;
 mod scale;
 mod setup;
 mod step;
@@ -100,6 +101,12 @@ const COMMANDS: &[Command] = &[
         synopsis: metrics::SYNOPSIS,
         about: "write host/METRICS.md from what the program says of its metrics",
         run: metrics::run,
+    },
+    Command {
+        name: "page",
+        synopsis: page::SYNOPSIS,
+        about: "make the web page again of its sources in host/edge/page",
+        run: page::run,
     },
     Command {
         name: "train-builtin",

@@ -14,6 +14,7 @@ pub(crate) enum Package {
     Libclang,
     Python,
     Node,
+    Browser,
 }
 
 /// A package manager we know how to ask.
@@ -56,6 +57,8 @@ impl Source {
             (Self::Pacman | Self::Brew, Package::Python) => &["python"],
             (Self::Brew, Package::Node) => &["node"],
             (_, Package::Node) => &["nodejs", "npm"],
+            // Ubuntu's package of that name is a snap, which containers cannot run; the tests then say what they left out
+            (_, Package::Browser) => &["chromium"],
             (_, Package::Make) => &["make"],
             (_, Package::Cmake) => &["cmake"],
         }

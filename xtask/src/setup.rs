@@ -41,6 +41,10 @@ const CLIENT_NEEDS: &[Need] = &[
     Need { package: Package::Node, what: "`node` and `npm`", is_there: has_node },
 ];
 
+/// What the tests of the page need besides. It cannot be had everywhere, and they say so where it is not.
+const BROWSER_NEEDS: &[Need] =
+    &[Need { package: Package::Browser, what: "a `chromium` (LLAMBO_BROWSER can name one)", is_there: has_browser }];
+
 fn has_compilers() -> bool {
     [("CC", "cc"), ("CXX", "c++")].iter().all(|(variable, default)| {
         let named = env::var(variable).ok().filter(|text| !text.trim().is_empty());
@@ -67,6 +71,11 @@ fn has_python() -> bool {
 
 fn has_node() -> bool {
     is_on_path("node") && is_on_path("npm")
+}
+
+fn has_browser() -> bool {
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    env::var_os("LLAMBO_BROWSER").is_some() || names.into_iter().any(is_on_path)
 }
 
 fn missing(needs: &'static [Need]) -> Vec<&'static Need> {
@@ -97,6 +106,14 @@ pub(crate) fn run() -> Result<(), Failure> {
 /// As for [`run`].
 pub(crate) fn clients() -> Result<(), Failure> {
     install_missing(CLIENT_NEEDS)
+}
+
+/// Makes sure that the page can be tested in a browser.
+///
+/// # Errors
+/// As for [`run`].
+pub(crate) fn browser() -> Result<(), Failure> {
+    install_missing(BROWSER_NEEDS)
 }
 
 fn install_missing(all: &'static [Need]) -> Result<(), Failure> {

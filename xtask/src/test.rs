@@ -28,6 +28,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     setup::run()?;
     // without them one suite fails, and says so; the others are worth running
     let _ = setup::clients().inspect_err(report);
+    let _ = setup::browser().inspect_err(report);
     let filtered = !parsed.rest.is_empty();
     let mut parts = Vec::new();
     parts.push(("format", format()));

@@ -43,6 +43,7 @@ fn the_shipped_file_starts_a_thousand_tiny_isolates_on_the_built_in_model() {
     assert_eq!(config.types[2].linear_memory_bytes(), 4 << 30);
     assert_eq!(config.network.grpc.to_string(), "127.0.0.1:7400");
     assert_eq!(config.network.http.to_string(), "127.0.0.1:7480");
+    assert!(config.network.page && !parse(&format!("{SMALL}network: {{page: false}}")).network.page);
 }
 
 #[test]

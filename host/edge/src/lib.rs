@@ -53,6 +53,8 @@ pub struct Settings {
     pub max_streams_per_connection: u32,
     /// How long a client may take nothing of its answer before its node is given to others.
     pub client_stall_timeout: Duration,
+    /// Whether the page for people is served at `/`.
+    pub page: bool,
     /// Who is let in, and what connections may take up.
     pub security: Security,
     /// The share of requests that are traced though their clients say nothing of traces, 0 to 1; `None`: nothing is traced.

@@ -150,7 +150,8 @@ impl Bound {
             .add_routes(routes)
             .serve_with_incoming_shutdown(grpc_incoming.stream(), closed(closing.clone()))
             .map(|end| end.map_err(|e| EdgeError::Serve { protocol: "gRPC", source: e.into() }));
-        let over_http = http::router(&door)
+        let page = if self.settings.page { http::PageSwitch::On } else { http::PageSwitch::Off };
+        let over_http = http::router(&door, page)
             .layer(DefaultBodyLimit::max(max_request_bytes))
             .layer(AccessLayer { access, protocol: Protocol::Http, refuse: refused_http })
             .layer(TraceLayer { sample: trace_sample });

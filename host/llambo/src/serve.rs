@@ -204,6 +204,7 @@ fn edge_settings(config: &Config, is_traced: bool) -> EdgeSettings {
         max_policy_bytes: usize::try_from(config.policies.max_bytes).unwrap_or(usize::MAX),
         max_streams_per_connection: (config.queue.max_in_flight + config.queue.max_waiting).max(SMALLEST_STREAM_LIMIT),
         client_stall_timeout: config.network.client_stall_timeout,
+        page: config.network.page,
         security: security::security(config),
         trace_sample: is_traced.then_some(config.tracing.sample),
     }

@@ -6,6 +6,7 @@ use crate::{
     cluster::Cluster,
     entry::{Entry, shown_state},
     error::ClusterError,
+    registry::NodeKey,
 };
 
 /// Nodes read under one hold of the lock.
@@ -97,6 +98,12 @@ impl Cluster {
             page.nodes.extend(entry.filter(|_| wanted));
         });
         Ok(page)
+    }
+
+    /// The node at a place of the [field](crate::FieldWatch), if there is one.
+    pub fn node_at(&self, place: u32) -> Option<NodeEntry> {
+        let row = self.shared.lock().registry.entry(NodeKey(place)).map(Row::of);
+        row.map(|row| row.entry())
     }
 
     /// Asks every node how it is, so that one that failed while idle is no longer chosen and one that is ready again is.

@@ -11,7 +11,15 @@ use std::{
 use llambo_inference::{Fault, Finished, GenerateRequest, InferenceError, ModelName, NodeId, RequestId, Usage};
 use tokio::time::Instant;
 
-use crate::{error::DispatchError, observe::Observed, quota::Hold, route::RouteRecord, shared::Shared, usage::Use};
+use crate::{
+    error::DispatchError,
+    latencies::{Latencies, LatencyCounts},
+    observe::Observed,
+    quota::Hold,
+    route::RouteRecord,
+    shared::Shared,
+    usage::Use,
+};
 
 /// What happened since the host started. Once nothing is under way, `requests` is the sum of the four that follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +42,16 @@ pub struct Totals {
     pub output_tokens: u64,
 }
 
-/// [`Totals`] as they grow.
+/// What grows while requests run; [`Totals`] grow as they end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Tokens generated since the host started.
+    pub generated_tokens: u64,
+    /// From a request's arrival to its first token, of all requests that got one.
+    pub ttft: LatencyCounts,
+}
+
+/// [`Totals`] and [`Pulse`] as they grow.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     requests: AtomicU64,
@@ -45,6 +62,8 @@ pub(crate) struct Counters {
     redispatched: AtomicU64,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
+    generated: AtomicU64,
+    ttft: Latencies,
 }
 
 /// One request from its arrival to its end. Dropped without another outcome it counts as cancelled.
@@ -92,6 +111,10 @@ impl Counters {
             input_tokens: read(&self.input_tokens),
             output_tokens: read(&self.output_tokens),
         }
+    }
+
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse { generated_tokens: self.generated.load(Ordering::Relaxed), ttft: self.ttft.counts() }
     }
 }
 
@@ -161,7 +184,10 @@ impl Record {
     pub(crate) fn generated(&mut self, n_tokens: u32) {
         let ttft = self.ttft.is_none().then(|| self.arrived.elapsed());
         self.observed.generated(n_tokens, ttft);
-        if ttft.is_some() {
+        let counters = &self.shared.counters;
+        counters.generated.fetch_add(n_tokens.into(), Ordering::Relaxed);
+        if let Some(took) = ttft {
+            counters.ttft.add(took);
             (self.ttft, self.first) = (ttft, Some(Instant::now()));
         }
         self.usage.output_tokens = self.usage.output_tokens.saturating_add(n_tokens);

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, time::Duration};
 use llambo_inference::{NodeState, TypeName};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-use crate::{cluster::Cluster, record::Totals};
+use crate::{
+    cluster::Cluster,
+    record::{Pulse, Totals},
+};
 
 /// The cluster at a glance. Costs the number of node types, not of nodes.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +58,11 @@ impl Cluster {
             max_in_flight: settings.max_in_flight,
             totals: self.shared.counters.totals(),
         }
+    }
+
+    /// What grows while requests run.
+    pub fn pulse(&self) -> Pulse {
+        self.shared.counters.pulse()
     }
 
     /// [`Self::refresh`]es, then sets the gauges. To be called every few seconds and before metrics are read.

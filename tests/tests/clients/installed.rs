@@ -31,17 +31,46 @@ pub(crate) fn python() -> PathBuf {
 
 /// A folder with the suites and the packages of `package-lock.json`.
 pub(crate) fn node() -> PathBuf {
-    let copy = |folder: &Path, name: &str| fs::copy(suite("node").join(name), folder.join(name)).unwrap();
-    let folder = once("node", &fs::read_to_string(suite("node/package-lock.json")).unwrap(), |folder| {
+    npm("node", &suite("node"), &["openai.test.mjs", "ai-sdk.test.mjs"])
+}
+
+/// The same for what drives a browser.
+pub(crate) fn browser_suite() -> PathBuf {
+    npm("browser", &suite("browser"), &["page.test.mjs"])
+}
+
+/// Where the page's sources are.
+pub(crate) fn page_sources() -> PathBuf {
+    suite("../../host/edge/page")
+}
+
+/// A folder with the page's sources and what it is made with.
+pub(crate) fn page() -> PathBuf {
+    npm("page", &page_sources(), &["build.mjs", "test.mjs", "tsconfig.json", "public", "src", "test"])
+}
+
+/// A folder with the packages of `package-lock.json`, and these files and folders as they are now: modules are looked for beside the file that names them.
+fn npm(name: &str, from: &Path, files: &[&str]) -> PathBuf {
+    let folder = once(name, &fs::read_to_string(from.join("package-lock.json")).unwrap(), |folder| {
         fs::create_dir_all(folder).unwrap();
         for name in ["package.json", "package-lock.json", ".npmrc"] {
-            copy(folder, name);
+            fs::copy(from.join(name), folder.join(name)).unwrap();
         }
         run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(folder), "install node and npm");
     });
-    // modules are looked for beside the file that names them
-    for name in ["openai.test.mjs", "ai-sdk.test.mjs"] {
-        copy(&folder, name);
+    for name in files {
+        let (from, to) = (from.join(name), folder.join(name));
+        if from.is_file() {
+            fs::copy(from, to).unwrap();
+            continue;
+        }
+        // what is gone there must be gone here
+        let _ = fs::remove_dir_all(&to);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
     }
     folder
 }

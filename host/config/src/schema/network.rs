@@ -17,6 +17,8 @@ pub struct Network {
     pub http: SocketAddr,
     /// Bytes of one request at most.
     pub max_request_bytes: u64,
+    /// Whether the page for people is served.
+    pub page: bool,
     /// How long a client may take nothing of its answer before the request is given up.
     pub client_stall_timeout: Duration,
     /// Whether every danger of an address that other machines reach was accepted.

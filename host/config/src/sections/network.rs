@@ -13,8 +13,8 @@ use crate::{
 };
 
 pub(super) const NETWORK: &[&str] = &[
-    "grpc", "http", "max-request-size", "client-stall-timeout", "insecure", "access", "open-metrics", "tls", "max-connections",
-    "max-header-size", "header-timeout", "idle-timeout",
+    "grpc", "http", "max-request-size", "client-stall-timeout", "page", "insecure", "access", "open-metrics", "tls",
+    "max-connections", "max-header-size", "header-timeout", "idle-timeout",
 ];
 pub(super) const TLS: &[&str] = &["certificate", "key", "client-ca", "require-client-certificate"];
 
@@ -45,6 +45,7 @@ pub(super) fn network(root: &Map<'_>, tenants: Option<&[TenantConfig]>, folder: 
         http: http.unwrap_or(defaults[1]),
         max_request_bytes: map.size("max-request-size", KB..=64 * MB).unwrap_or(4 * MB),
         client_stall_timeout: map.duration("client-stall-timeout", MS..=DAY).unwrap_or(Duration::from_mins(1)),
+        page: map.switch("page").unwrap_or(true),
         insecure,
         access: access(&map, tenants),
         open_metrics: map.switch("open-metrics"),

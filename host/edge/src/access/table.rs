@@ -71,11 +71,14 @@ const GRPC: [(&str, Need); 36] = [
     ("/grpc.reflection.v1alpha.ServerReflection/*", Need::Anyone),
     ("*", Need::Anyone),
 ];
-const HTTP: [(&str, Need); 13] = [
+const HTTP: [(&str, Need); 15] = [
     ("/livez", Need::Nothing),
     ("/readyz", Need::Nothing),
     ("/health", Need::Nothing),
     ("/openapi.json", Need::Nothing),
+    // the page is the same for everybody; what it shows it asks for with its reader's token
+    ("/", Need::Nothing),
+    ("/page/*", Need::Nothing),
     ("/metrics", Need::Observe),
     ("/v1/*", INFER),
     ("/v2/tasks", TASKS),
@@ -154,6 +157,10 @@ mod tests {
         assert_eq!(Protocol::Grpc.need("/grpc.health.v1.Health/Watch"), Need::Nothing);
         assert_eq!(Protocol::Http.need("/v1/chat/completions"), INFER);
         assert_eq!(Protocol::Http.need("/livezz"), Need::Anyone);
+        assert_eq!((Protocol::Http.need("/"), Protocol::Http.need("/page/page.js")), (Need::Nothing, Need::Nothing));
+        assert_eq!((Protocol::Http.need("//"), Protocol::Http.need("/page")), (Need::Anyone, Need::Anyone));
+        assert_eq!(Protocol::Http.need("/cluster/watch"), Need::Observe);
+        assert_eq!(Protocol::Http.need("/cluster/cells/7"), Need::Observe);
         assert_eq!(Protocol::Http.need("//metrics"), Need::Anyone);
     }
 }

@@ -50,7 +50,7 @@ struct Executed {
 
 /// The cluster at a glance.
 #[derive(Debug, Serialize, ToSchema)]
-struct Status {
+pub(super) struct Status {
     version: String,
     strategy: String,
     uptime_seconds: f64,

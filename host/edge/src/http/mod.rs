@@ -5,11 +5,13 @@ pub(crate) mod failure;
 mod meter;
 mod openai;
 mod openapi;
+mod page;
 mod probes;
 pub(crate) mod reading;
 mod request_id;
 mod sessions;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 
@@ -23,15 +25,18 @@ use axum::{
 
 use crate::door::Door;
 use failure::ApiError;
+pub(crate) use page::PageSwitch;
 
 /// All groups of routes, with what every request goes through.
-pub(crate) fn router(door: &Door) -> Router {
+pub(crate) fn router(door: &Door, page: PageSwitch) -> Router {
     probes::router(Arc::clone(&door.host))
         .merge(openai::router(door))
         .merge(tasks::router(door))
         .merge(cluster::router(door))
+        .merge(watch::router(door))
         .merge(sessions::router(door))
         .merge(openapi::router())
+        .merge(page::router(page))
         .method_not_allowed_fallback(not_allowed)
         .fallback(not_found)
         .layer(from_fn(meter::count))

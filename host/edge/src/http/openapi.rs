@@ -3,7 +3,7 @@
 use axum::{Json, Router, routing::get};
 use utoipa::{OpenApi, openapi};
 
-use super::{cluster, openai, sessions, tasks};
+use super::{cluster, openai, sessions, tasks, watch};
 
 /// Each group of routes merges a document of its own into it.
 #[derive(OpenApi)]
@@ -21,7 +21,14 @@ pub(super) fn router() -> Router {
 
 fn document() -> openapi::OpenApi {
     let mut document = Document::openapi();
-    for group in [openai::Document::openapi(), tasks::Doc::openapi(), cluster::Doc::openapi(), sessions::Doc::openapi()] {
+    let groups = [
+        openai::Document::openapi(),
+        tasks::Doc::openapi(),
+        cluster::Doc::openapi(),
+        watch::Doc::openapi(),
+        sessions::Doc::openapi(),
+    ];
+    for group in groups {
         document.merge(group);
     }
     document

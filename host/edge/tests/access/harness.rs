@@ -175,6 +175,7 @@ pub(crate) fn settings(security: Security) -> Settings {
         client_stall_timeout: Duration::from_secs(2),
         security,
         trace_sample: None,
+        page: true,
     }
 }
 

@@ -40,6 +40,14 @@ async fn a_request_without_the_right_token_is_refused_on_both_ports() {
     for probe in ["/livez", "/readyz"] {
         assert!(host.get(probe, "").await.starts_with("HTTP/1.1 200 "), "{probe}");
     }
+    for file in ["/", "/page/page.js"] {
+        assert!(host.get(file, "").await.starts_with("HTTP/1.1 200 "), "{file}");
+    }
+    for told in ["/cluster/watch?times=1", "/cluster/cells/0"] {
+        assert!(host.get(told, "").await.starts_with("HTTP/1.1 401 "), "{told}");
+        let without = host.get(told, &format!("Authorization: Bearer {TOKEN}\r\n")).await;
+        assert!(without.starts_with("HTTP/1.1 403 ") && without.contains("`observe`"), "{without}");
+    }
     let metrics = host.get("/metrics", &format!("Authorization: Bearer {TOKEN}\r\n")).await;
     assert!(metrics.starts_with("HTTP/1.1 403 ") && metrics.contains("not_permitted"), "{metrics}");
     assert!(host.get("/metrics", "").await.starts_with("HTTP/1.1 401 "));

@@ -126,6 +126,11 @@ impl Running {
     }
 
     async fn start_of(nodes: &[(&str, u32)], metrics: PrometheusHandle) -> Self {
+        Self::start_as(settings(), nodes, metrics).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn start_as(settings: Settings, nodes: &[(&str, u32)], metrics: PrometheusHandle) -> Self {
         let engine = Arc::new(FakeEngine::new(MODEL, 64).with_digest("0123456789abcdef"));
         let factory = Factory { engine: Arc::clone(&engine), n_made: AtomicU32::new(0) };
         let cluster = Cluster::new(Arc::new(factory), llambo_orchestrator::Settings::default()).unwrap();
@@ -157,7 +162,7 @@ impl Running {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),
         };
-        let bound = Bound::new(settings()).await.unwrap();
+        let bound = Bound::new(settings).await.unwrap();
         let (grpc, http) = (bound.grpc_addr(), bound.http_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let served = tokio::spawn(bound.serve(host, async {
@@ -222,6 +227,7 @@ pub(crate) fn settings() -> Settings {
         max_streams_per_connection: 256,
         client_stall_timeout: std::time::Duration::from_secs(2),
         trace_sample: None,
+        page: true,
         security: llambo_edge::Security::default(),
     }
 }

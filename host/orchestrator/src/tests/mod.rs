@@ -4,6 +4,7 @@ mod cluster;
 mod dispatch;
 mod fairness;
 mod faults;
+mod field;
 mod policies;
 mod queue;
 mod stress;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use llambo_inference::{Constraint, LogitBias, ModelName, Priority, SamplingOptions};
 use llambo_proto::convert::{self, Asked};
+use llambo_strategy::MAX_TIER;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -56,6 +57,9 @@ pub(super) struct CommonFields {
     pub(super) metadata: Option<BTreeMap<String, String>>,
     /// `flex` takes what others leave; everything else is answered as soon as can be.
     pub(super) service_tier: Option<String>,
+    /// The tier that should serve it; others do if that has no node free.
+    #[schema(minimum = 0, maximum = 2)]
+    pub(super) tier: Option<u32>,
     /// Only the `top_k` likeliest tokens; 0 and -1 keep all.
     pub(super) top_k: Option<i64>,
     /// Only tokens at least this likely relative to the likeliest.
@@ -133,6 +137,7 @@ impl CommonFields {
     pub(super) fn apply(&self, asked: &mut Asked, form: Option<(&'static str, Constraint)>) -> Result<(), ApiError> {
         asked.model = self.model.as_ref().filter(|name| !name.is_empty()).map(ModelName::from);
         asked.priority = self.priority();
+        asked.routing.tier = self.tier()?;
         asked.routing.labels = convert::labels(self.labels()).map_err(|error| ApiError::from(error).param("metadata"))?;
         asked.options = SamplingOptions {
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
@@ -154,6 +159,13 @@ impl CommonFields {
             ignore_eos: self.ignore_eos.unwrap_or(false),
         };
         Ok(())
+    }
+
+    fn tier(&self) -> Result<Option<u8>, ApiError> {
+        let Some(tier) = self.tier else { return Ok(None) };
+        let fits = u8::try_from(tier).ok().filter(|tier| *tier <= MAX_TIER);
+        let refusal = || ApiError::invalid(format!("`tier` is {tier}, but must be at most {MAX_TIER}")).param("tier");
+        fits.map(Some).ok_or_else(refusal)
     }
 
     fn labels(&self) -> impl Iterator<Item = (String, String)> {
@@ -212,7 +224,7 @@ mod tests {
         let fields = json!({
             "model": "m", "seed": -1, "temperature": 0.5, "top_p": 0.25, "max_tokens": 5, "max_completion_tokens": 6, "stop": "x",
             "presence_penalty": -1, "frequency_penalty": 2, "logit_bias": {"7": -100}, "user": "u", "metadata": {"a": "b"},
-            "service_tier": "flex", "top_k": -1, "min_p": 0.125, "repetition_penalty": 1.5, "ignore_eos": true,
+            "service_tier": "flex", "tier": 2, "top_k": -1, "min_p": 0.125, "repetition_penalty": 1.5, "ignore_eos": true,
             "grammar": "root ::= \"a\"", "something_new": {}
         });
         let asked = asked(fields).unwrap();
@@ -232,7 +244,7 @@ mod tests {
             ignore_eos: true,
         };
         assert_eq!(asked.options, expected);
-        assert_eq!((asked.model.unwrap().as_str(), asked.priority), ("m", Priority::Batch));
+        assert_eq!((asked.model.unwrap().as_str(), asked.priority, asked.routing.tier), ("m", Priority::Batch, Some(2)));
         let labels: Vec<_> = asked.routing.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(labels, [("a", "b"), ("user", "u")]);
     }
@@ -247,6 +259,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         assert_eq!(refused(json!({"logit_bias": {"word": 1}}))["param"], "logit_bias");
+        assert_eq!(refused(json!({"tier": 3}))["message"], "`tier` is 3, but must be at most 2");
         assert_eq!(refused(json!({"metadata": {"k": "v".repeat(257)}}))["param"], "metadata");
         assert_eq!(refused(json!({"grammar": "root ::= \"a\"", "json_schema": {}}))["param"], "json_schema");
     }

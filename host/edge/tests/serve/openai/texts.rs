@@ -139,6 +139,8 @@ async fn the_document_describes_every_route_and_refers_only_to_what_is_there() {
         ("/v1/embeddings", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{id}", "get"),
+        ("/cluster/watch", "get"),
+        ("/cluster/cells/{place}", "get"),
     ] {
         assert!(document["paths"][path][method]["responses"]["200"].is_object(), "{path}");
     }

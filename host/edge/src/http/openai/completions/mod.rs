@@ -45,8 +45,8 @@ pub(super) async fn complete(State(door): State<Arc<Door>>, request: Request) ->
     let streams = body.common.streams();
     let choices = choice::ask(&received, received.deadline(streams), asks);
     if streams {
-        let choices = choice::begun(choices, received.must_begin()).await?;
-        return Ok(sse::respond(&received, choices, answer::Chunks::new(about, tells_usage)));
+        let begun = choice::begun(choices, received.must_begin()).await?;
+        return Ok(sse::respond(&received, begun, answer::Chunks::new(about, tells_usage)));
     }
     Ok(Json(answer::whole(about, choices).await?).into_response())
 }
