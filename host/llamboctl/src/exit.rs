@@ -54,6 +54,11 @@ impl Failure {
         Self::local(USAGE, "USAGE", error.to_string().trim().trim_start_matches("error: "))
     }
 
+    /// A line of the cluster shell that cannot be done.
+    pub(crate) fn misused(message: impl Into<String>) -> Self {
+        Self::local(USAGE, "USAGE", message)
+    }
+
     /// A file or standard input that cannot be used.
     pub(crate) fn bad_input(message: impl Into<String>) -> Self {
         Self::local(BAD_INPUT, "BAD_INPUT", message)
@@ -80,6 +85,22 @@ impl Failure {
     /// `what` as in "cannot {what}".
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::local(IO, "IO", format!("cannot {what}: {error}"))
+    }
+
+    /// The code to exit with.
+    pub(crate) fn code(&self) -> u8 {
+        self.exit
+    }
+
+    /// For people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Says where it happened, as editors jump to it.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
     }
 
     /// Says what there is nevertheless.

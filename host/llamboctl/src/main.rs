@@ -6,9 +6,12 @@
 mod args;
 mod bench;
 mod commands;
+mod dish;
 mod exit;
+mod limbot;
 mod output;
 mod route;
+mod terminal;
 mod trace;
 
 use std::process::ExitCode;
@@ -37,7 +40,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return exit::report(&Failure::io("start", &e), json),
     };
-    match runtime.block_on(commands::run(args)) {
+    let done = runtime.block_on(commands::run(args));
+    // a thread that still reads standard input holds nothing up
+    runtime.shutdown_background();
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => exit::report(&failure, json),
     }

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod chat;
 pub(crate) mod fault;
 pub(crate) mod policy;
 pub(crate) mod session;
@@ -12,11 +13,12 @@ use clap::{ArgGroup, Args as Group, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::{
+    chat::{Dish, Limbot, Sampling},
     fault::Fault,
     policy::Policy,
     session::Session,
     trust::{Token, Trust},
-    values::{address, duration, interval, label, rate},
+    values::{address, duration, interval, label, rate, tier},
 };
 
 const EXIT_CODES: &str = "\
@@ -43,6 +45,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Ask a model; the answer is printed as it is generated
     Infer(Infer),
+    /// Talk with a model at the terminal, or ask it one question
+    Limbot(Limbot),
+    /// A shell for the cluster: these commands without `llamboctl` in front, at the terminal or from a script
+    Dish(Dish),
     /// Print the embedding of each text
     Embed(Embed),
     /// Models of the host
@@ -116,27 +122,8 @@ pub(crate) struct Infer {
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Tokens generated at most; without it, to the end of the context
-    #[arg(long, env = "LLAMBO_MAX_TOKENS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    pub(crate) max_tokens: Option<u32>,
-    /// 0 takes the likeliest token always
-    #[arg(long, env = "LLAMBO_TEMPERATURE", value_name = "T", allow_negative_numbers = true)]
-    pub(crate) temperature: Option<f32>,
-    /// Only tokens whose probabilities add up to this
-    #[arg(long, env = "LLAMBO_TOP_P", value_name = "P", allow_negative_numbers = true)]
-    pub(crate) top_p: Option<f32>,
-    /// Only the N likeliest tokens; 0 keeps all
-    #[arg(long, env = "LLAMBO_TOP_K", value_name = "N", allow_negative_numbers = true)]
-    pub(crate) top_k: Option<u32>,
-    /// Same seed, same answer
-    #[arg(long, env = "LLAMBO_SEED", value_name = "N", allow_negative_numbers = true)]
-    pub(crate) seed: Option<u64>,
-    /// The answer ends before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) stop: Vec<String>,
-    /// Give up after this long, for example `30s`, `500ms` or `2m`
-    #[arg(long, env = "LLAMBO_TIMEOUT", value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
     /// The answer is JSON valid under the schema in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json_schema: Option<PathBuf>,
@@ -150,7 +137,7 @@ pub(crate) struct Infer {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
     /// Tier that should serve it, 0 to 2; nodes of other tiers do only when it has none free
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=2), allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = tier, allow_negative_numbers = true)]
     pub(crate) tier: Option<u32>,
     /// Ask so many nodes, at most 16, and make one answer of theirs
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=16), allow_negative_numbers = true)]

@@ -28,11 +28,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// What the host accepts between two statuses.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&time) => Ok(time),
         _ => Err("must be between 100ms and 60s".into()),
     }
+}
+
+/// A tier of nodes.
+pub(crate) fn tier(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|tier| *tier <= 2).ok_or_else(|| "must be 0, 1 or 2".into())
 }
 
 pub(super) fn rate(text: &str) -> Result<f64, String> {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::{
-    args::{Embed, Infer},
+    args::{Embed, Infer, chat::Sampling},
     exit::{Failure, OK},
     output,
     route::Route,
@@ -26,7 +26,7 @@ pub(crate) async fn infer(session: &Session, args: Infer) -> Result<u8, Failure>
 }
 
 /// Prints an answer unless Ctrl-C comes first, which drops the stream.
-pub(super) async fn interruptible(answer: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+pub(crate) async fn interruptible(answer: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
     tokio::select! {
         biased;
         interrupt = tokio::signal::ctrl_c() => {
@@ -97,19 +97,23 @@ fn explanation(started: &Started) {
 
 fn summary(started: &Started, finished: &Finished) {
     let mut err = io::stderr();
-    if !err.is_terminal() {
-        return;
+    if err.is_terminal() {
+        let _ = writeln!(err, "{}", closing_line(started, finished));
     }
-    let Usage { input_tokens, output_tokens, .. } = finished.usage.unwrap_or_default();
-    let Finished { finish_reason, ttft_ms, total_ms, .. } = finished;
-    let _ = writeln!(
-        err,
-        "{} · {} · {input_tokens} + {output_tokens} tokens · {finish_reason} · first after {ttft_ms:.0} ms, all after {total_ms:.0} ms",
-        started.node, started.model
-    );
 }
 
-fn whole(text: &str, started: &Started, finished: &Finished) -> serde_json::Value {
+/// Who answered, and what it cost.
+pub(crate) fn closing_line(started: &Started, finished: &Finished) -> String {
+    let Usage { input_tokens, output_tokens, .. } = finished.usage.unwrap_or_default();
+    let Finished { finish_reason, ttft_ms, total_ms, .. } = finished;
+    format!(
+        "{} · {} · {input_tokens} + {output_tokens} tokens · {finish_reason} · first after {ttft_ms:.0} ms, all after {total_ms:.0} ms",
+        started.node, started.model
+    )
+}
+
+/// An answer as JSON.
+pub(crate) fn whole(text: &str, started: &Started, finished: &Finished) -> serde_json::Value {
     let usage = finished.usage.unwrap_or_default();
     json!({
         "request_id": started.request_id,
@@ -141,9 +145,6 @@ fn ask(args: Infer) -> Result<Ask, Failure> {
     if let Some(node_type) = args.target.node_type {
         ask = ask.node_type(node_type);
     }
-    if let Some(timeout) = args.timeout {
-        ask = ask.timeout(timeout);
-    }
     if args.explain {
         ask = ask.explain();
     }
@@ -165,14 +166,25 @@ fn ask(args: Infer) -> Result<Ask, Failure> {
     if let Some(file) = args.grammar {
         ask = ask.grammar(read(&file)?);
     }
-    Ok(ask.options(|options| {
-        options.max_tokens = args.max_tokens;
-        options.temperature = args.temperature;
-        options.top_p = args.top_p;
-        options.top_k = args.top_k;
-        options.seed = args.seed;
-        options.stop = args.stop;
-    }))
+    Ok(args.sampling.over(ask))
+}
+
+impl Sampling {
+    /// Asks so.
+    pub(crate) fn over(self, mut ask: Ask) -> Ask {
+        let Self { max_tokens, temperature, top_p, top_k, seed, stop, timeout } = self;
+        if let Some(timeout) = timeout {
+            ask = ask.timeout(timeout);
+        }
+        ask.options(|options| {
+            options.max_tokens = max_tokens;
+            options.temperature = temperature;
+            options.top_p = top_p;
+            options.top_k = top_k;
+            options.seed = seed;
+            options.stop = stop;
+        })
+    }
 }
 
 /// Prints the embedding of each text: one line of numbers each, or one JSON object.
@@ -197,12 +209,12 @@ pub(crate) async fn embed(session: &Session, args: Embed) -> Result<u8, Failure>
     Ok(OK)
 }
 
-pub(super) fn standard_input() -> Result<String, Failure> {
+pub(crate) fn standard_input() -> Result<String, Failure> {
     text_of(io::stdin().lock(), "standard input")
 }
 
 /// The text of a file, not larger than [`MAX_INPUT`].
-pub(super) fn read(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     let name = format!("`{}`", path.display());
     let file = fs::File::open(path).map_err(|e| Failure::bad_input(format!("cannot read {name}: {e}")))?;
     text_of(file, &name)
