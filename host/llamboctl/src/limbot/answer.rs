@@ -98,7 +98,7 @@ impl Shown {
         match (io::stdout().is_terminal(), terminal::may_style()) {
             (false, _) => Self::Raw,
             (true, false) => Self::Plain,
-            (true, true) => Self::Styled(Markdown::default()),
+            (true, true) => Self::Styled(Markdown::wide(terminal::columns())),
         }
     }
 

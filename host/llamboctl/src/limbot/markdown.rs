@@ -5,8 +5,9 @@
 //! stands: no character is lost. Characters are taken one by one, so that the result does not depend on how the text was cut.
 
 mod inline;
+mod out;
 
-use self::inline::Inline;
+use self::{inline::Inline, out::Out};
 
 /// Bytes that are held back at most for markup that is not closed yet; about three lines.
 const MAX_HELD: usize = 240;
@@ -57,14 +58,6 @@ struct Fence {
     length: usize,
 }
 
-/// Styled text for a terminal.
-#[derive(Debug, Default)]
-struct Out {
-    text: String,
-    /// What the terminal was told last.
-    style: Style,
-}
-
 /// What the beginning of a line makes of it.
 enum Line {
     /// More has to be known.
@@ -83,6 +76,11 @@ enum Line {
 // === impl Markdown ===
 
 impl Markdown {
+    /// For a terminal so many columns wide: lines end between words.
+    pub(super) fn wide(columns: usize) -> Self {
+        Self { out: Out::wide(columns), ..Self::default() }
+    }
+
     /// Takes more text, and gives what can be shown.
     pub(super) fn push(&mut self, text: &str) -> String {
         for c in text.chars() {
@@ -93,14 +91,14 @@ impl Markdown {
                 c => self.take(c),
             }
         }
-        std::mem::take(&mut self.out.text)
+        self.out.take()
     }
 
     /// The rest, at the end of the text. The terminal looks then as before.
     pub(super) fn finish(mut self) -> String {
         self.resolve(true);
         self.out.put(Style::PLAIN, "");
-        self.out.text
+        self.out.take()
     }
 
     fn take(&mut self, c: char) {
@@ -138,11 +136,13 @@ impl Markdown {
                 Line::Item(indent) => {
                     self.out.put(base, &" ".repeat(indent));
                     self.out.put(base, "• ");
+                    self.out.indent();
                     self.held.drain(..indent + 2);
                     self.place = Place::Text(Inline::new(base));
                 }
                 Line::Quote(bytes) => {
                     self.out.put(DIM, "│ ");
+                    self.out.indent();
                     self.held.drain(..bytes);
                     self.place = Place::Quoted;
                     if self.held.is_empty() {
@@ -262,25 +262,6 @@ impl Style {
     }
 }
 
-// === impl Out ===
-
-impl Out {
-    fn put(&mut self, style: Style, text: &str) {
-        if style != self.style {
-            let Style { is_bold, is_italic, is_underlined, is_code, is_dim } = style;
-            let codes = [(is_bold, "1"), (is_dim, "2"), (is_italic, "3"), (is_underlined, "4"), (is_code, "36")];
-            self.text.push_str("\x1b[0");
-            for (_, code) in codes.iter().filter(|(is_on, _)| *is_on) {
-                self.text.push(';');
-                self.text.push_str(code);
-            }
-            self.text.push('m');
-            self.style = style;
-        }
-        self.text.push_str(text);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -358,6 +339,30 @@ mod tests {
     }
 
     #[test]
+    fn lines_end_between_words() {
+        let wrapped = |text: &str| {
+            let mut markdown = Markdown::wide(12);
+            let mut out: String = text.chars().map(|c| markdown.push(c.encode_utf8(&mut [0; 4]))).collect();
+            out.push_str(&markdown.finish());
+            out
+        };
+        for (text, expected) in [
+            ("Ownership is a set of rules", "Ownership is\na set of\nrules"),
+            ("exactly ten.", "exactly ten."),
+            ("one two three\nfour", "one two\nthree\nfour"),
+            ("- one two three\n- four", "• one two\n  three\n• four"),
+            ("a-word-that-is-too-long for it", "a-word-that-is-too-long\nfor it"),
+            ("a  b", "a  b"),
+            ("grün größer süß", "grün größer\nsüß"),
+        ] {
+            assert_eq!(wrapped(text), expected, "{text:?}");
+        }
+        assert_eq!(wrapped("words **bold words** on"), "words \x1b[0;1mbold\x1b[0m\n\x1b[0;1mwords\x1b[0m on");
+        let code = "```\nlet a = something(long, longer);\n```";
+        assert_eq!(wrapped(code), shown(code), "code stays as it is");
+    }
+
+    #[test]
     fn the_terminal_is_not_commanded() {
         assert_eq!(shown("a\x1b[31mb\r\n\x07c"), "a[31mb\nc");
         assert!(shown("**a").ends_with("**a") && shown("```\na").ends_with("\x1b[0m"));
@@ -377,14 +382,20 @@ mod tests {
 
         #[test]
         fn no_word_is_lost(text in "[abc1 *_`#>~\n\\\\|é.-]{0,120}") {
+            let mut wide = Markdown::wide(9);
+            let wrapped = wide.push(&text) + &wide.finish();
             let letters = |text: &str| text.chars().filter(|c| c.is_alphabetic() || *c == '.').collect::<String>();
-            let mut out = shown(&text);
-            while let Some(at) = out.find("\x1b[") {
-                let end = out[at..].find('m').expect("codes end") + at;
-                out.replace_range(at..=end, "");
-            }
+            let bare = |mut out: String| {
+                while let Some(at) = out.find("\x1b[") {
+                    let end = out[at..].find('m').expect("codes end") + at;
+                    out.replace_range(at..=end, "");
+                }
+                out
+            };
+            let out = bare(shown(&text));
             prop_assert_eq!(letters(&out), letters(&text));
             prop_assert_eq!(out.matches('\n').count(), text.matches('\n').count());
+            prop_assert_eq!(letters(&bare(wrapped)), letters(&text));
         }
     }
 }

@@ -54,7 +54,7 @@ impl Inline {
                     // one space on both sides is for code that begins or ends with a mark
                     let trimmed = code.strip_prefix(' ').and_then(|code| code.strip_suffix(' '));
                     let code = trimmed.filter(|code| !code.trim().is_empty()).unwrap_or(code);
-                    out.put(Style { is_code: true, ..self.style }, code);
+                    out.flow(Style { is_code: true, ..self.style }, code);
                     self.before = Some('`');
                     2 * marks + inside
                 }
@@ -72,7 +72,7 @@ impl Inline {
     }
 
     fn put(&mut self, text: &str, out: &mut Out) {
-        out.put(self.style, text);
+        out.flow(self.style, text);
         self.before = text.chars().next_back();
     }
 }
