@@ -54,6 +54,11 @@ impl Failure {
         Self::local(USAGE, "USAGE", error.to_string().trim().trim_start_matches("error: "))
     }
 
+    /// What was asked for does not go together with how it was asked for.
+    pub(crate) fn wrong_usage(message: impl Into<String>) -> Self {
+        Self::local(USAGE, "USAGE", message)
+    }
+
     /// A file or standard input that cannot be used.
     pub(crate) fn bad_input(message: impl Into<String>) -> Self {
         Self::local(BAD_INPUT, "BAD_INPUT", message)
@@ -77,6 +82,11 @@ impl Failure {
         Self::local(FAILED, "REFUSED", message)
     }
 
+    /// The host refused over HTTP, and said why.
+    pub(crate) fn because(reason: &str, message: impl Into<String>) -> Self {
+        Self::local(FAILED, reason, message)
+    }
+
     /// `what` as in "cannot {what}".
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::local(IO, "IO", format!("cannot {what}: {error}"))
@@ -86,6 +96,11 @@ impl Failure {
     pub(crate) fn with_note(mut self, note: &str) -> Self {
         self.message = format!("{}; {note}", self.message);
         self
+    }
+
+    /// For people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn interrupted() -> Self {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::{
-    args::{Embed, Infer},
+    args::infer::{Embed, Infer},
     exit::{Failure, OK},
     output,
     route::Route,
