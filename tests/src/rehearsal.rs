@@ -119,6 +119,7 @@ pub async fn stage(stage: &Stage, metrics: PrometheusHandle) -> (Bound, Host) {
             cluster.publish_gauges();
             metrics.render()
         }),
+        hardware: Arc::new(llambo_edge::Hardware::default),
         on_drain: Arc::new(|| ()),
     };
     (bound.await.expect("any port will do"), host)

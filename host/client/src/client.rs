@@ -195,6 +195,11 @@ impl Client {
         }
     }
 
+    /// The hosts that can be managed through this one, with what their machines have.
+    pub async fn hosts(&self) -> Result<Vec<v1::Host>, Error> {
+        Ok(self.done(self.cluster().list_hosts(v1::ListHostsRequest {}).await)?.hosts)
+    }
+
     /// The cluster now.
     pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
         self.done(self.cluster().status(v1::StatusRequest {}).await)

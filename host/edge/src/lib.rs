@@ -25,6 +25,7 @@ mod trace;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use llambo_hardware::Machine;
 use llambo_inference::{ModelName, Models};
 use llambo_orchestrator::Cluster;
 use llambo_sessions::Sessions;
@@ -85,6 +86,31 @@ pub type Hook = Arc<dyn Fn() + Send + Sync>;
 /// Writes a page that somebody asked for.
 pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Looks at the machine. Called from a thread that may block.
+pub type Look = Arc<dyn Fn() -> Hardware + Send + Sync>;
+
+/// What the machine has, and what of it computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// The machine.
+    pub machine: Machine,
+    /// What llama.cpp computes on.
+    pub devices: Vec<ComputeDevice>,
+}
+
+/// Something that llama.cpp computes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ComputeDevice {
+    /// As the configuration names it.
+    pub name: String,
+    /// As its maker calls it.
+    pub description: String,
+    /// Whether it is a graphics card.
+    pub is_gpu: bool,
+    /// 0 where its driver does not say.
+    pub memory_bytes: u64,
+}
+
 /// What the edge is a door to.
 #[derive(Clone)]
 pub struct Host {
@@ -104,6 +130,8 @@ pub struct Host {
     pub default_model: ModelName,
     /// Writes the page of metrics, up to date. Called from the edge's own tasks: must not block.
     pub metrics: Page,
+    /// Looks at the machine.
+    pub hardware: Look,
     /// Called when a client drains the whole host, after the cluster began to refuse new requests. The program then waits
     /// for what is under way and ends; the edge serves until it does.
     pub on_drain: Hook,

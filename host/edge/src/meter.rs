@@ -20,7 +20,7 @@ pub(crate) const REQUESTS: &str = "llambo_edge_requests_total";
 pub(crate) const IN_FLIGHT: &str = "llambo_edge_in_flight_streams";
 
 /// Every method there is: anything else a caller names is counted as `other`, so that labels stay few.
-const METHODS: [&str; 40] = [
+const METHODS: [&str; 41] = [
     "llambo.v1.Inference/Generate",
     "llambo.v1.Inference/Infer",
     "llambo.v1.Inference/Embed",
@@ -29,6 +29,7 @@ const METHODS: [&str; 40] = [
     "llambo.v1.Cluster/Scale",
     "llambo.v1.Cluster/Drain",
     "llambo.v1.Cluster/ListNodes",
+    "llambo.v1.Cluster/ListHosts",
     "llambo.v1.Cluster/Status",
     "llambo.v1.Cluster/WatchStatus",
     "llambo.v1.Cluster/GetBalancer",

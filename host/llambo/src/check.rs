@@ -6,13 +6,14 @@ use std::{
 };
 
 use llambo_config::Config;
+use llambo_hardware::Machine;
 use llambo_inference::Models;
 use llambo_isolate::{Layout, Sandbox, TypeSettings};
 use llambo_llama::Device;
 
 use crate::{
     Failure,
-    plan::{Plan, Problem, Size, module, n_cores, type_settings},
+    plan::{Plan, Problem, Size, module, type_settings},
     security,
 };
 
@@ -74,8 +75,7 @@ fn report(plan: &Plan) -> String {
         Size(need.idle_bytes),
         Size(need.address_bytes),
     ));
-    let memory = plan.available_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string());
-    lines.push(format!("machine  {} cores, {memory} of memory available", n_cores()));
+    lines.push(format!("machine  {}", machine(&plan.machine)));
     let modules =
         llambo_llama::modules_folder().map_or_else(String::new, |folder| format!(", of the modules in {}", folder.display()));
     lines.push(format!("llama    processor code: {}{modules}; {}", llambo_llama::cpu_variant(), llambo_llama::system_info()));
@@ -92,4 +92,19 @@ fn report(plan: &Plan) -> String {
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Cores and memory, and what keeps the host from having all of them.
+fn machine(machine: &Machine) -> String {
+    let Machine { processor, memory, .. } = machine;
+    let cores = if processor.usable < processor.total {
+        format!("{} of {} cores", processor.usable, processor.total)
+    } else {
+        format!("{} cores", processor.usable)
+    };
+    if memory.total_bytes == 0 {
+        return format!("{cores}, memory unknown");
+    }
+    let limit = memory.limit_bytes.map_or_else(String::new, |limit| format!(" (a limit allows {} in all)", Size(limit)));
+    format!("{cores}, {} of {} of memory available{limit}", Size(memory.available_bytes), Size(memory.total_bytes))
 }

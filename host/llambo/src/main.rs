@@ -3,6 +3,7 @@
 mod check;
 mod descriptors;
 mod factory;
+mod hardware;
 mod logging;
 mod models;
 mod plan;

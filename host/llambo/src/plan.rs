@@ -1,9 +1,10 @@
 //! What a configuration asks of this machine, and what of it is not there.
 
-use std::{collections::HashMap, fmt, fs, num::NonZero, thread};
+use std::{collections::HashMap, fmt, num::NonZero, thread};
 
 use llambo_catalog::{Builtin, CatalogError, GgufHeader, ModelFile};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
+use llambo_hardware::{Detector, Machine};
 use llambo_inference::{ModelName, TenantName, TypeName};
 use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
 use llambo_llama::{Device, MOST_DRAFTED_SEQUENCES};
@@ -19,7 +20,8 @@ pub(crate) struct Plan {
     pub(crate) problems: Vec<Problem>,
     /// What may stop it once it is used.
     pub(crate) warnings: Vec<Problem>,
-    pub(crate) available_bytes: Option<u64>,
+    /// What the machine has.
+    pub(crate) machine: Machine,
     /// What computes here.
     pub(crate) devices: Vec<Device>,
 }
@@ -97,19 +99,21 @@ impl Plan {
         let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(config, t))).collect();
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
-        let available_bytes = available_bytes();
+        let machine = Detector::new().machine();
+        let available = machine.memory.available_bytes;
         let needed = isolates.idle_bytes + models.iter().map(PlannedModel::ram_bytes).sum::<u64>();
-        if available_bytes.is_some_and(|available| needed > available) {
+        // a system that does not say what it has is believed to have enough
+        if machine.memory.total_bytes > 0 && needed > available {
             warnings.push(Problem {
                 what: format!(
                     "models, KV caches and idle isolates take {}, and {} of memory are available",
                     Size(needed),
-                    Size(available_bytes.unwrap_or(0))
+                    Size(available)
                 ),
                 remedy: "fewer `sequences`, a smaller `context`, kv-type q8_0, or fewer isolates".into(),
             });
         }
-        Self { models, isolates, problems, warnings, available_bytes, devices }
+        Self { models, isolates, problems, warnings, machine, devices }
     }
 }
 
@@ -274,14 +278,6 @@ fn limits(config: &Config, node_type: &TypeConfig) -> Limits {
 /// Threads this machine can run at once.
 pub(crate) fn n_cores() -> u32 {
     u32::try_from(thread::available_parallelism().map_or(1, NonZero::get)).unwrap_or(1)
-}
-
-/// `MemAvailable` of Linux; `None` elsewhere.
-fn available_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }
 
 /// Bytes as people read them.

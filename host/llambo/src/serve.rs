@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     Failure, descriptors,
     factory::IsolateFactory,
+    hardware,
     logging::{self, Traces},
     models,
     plan::{Plan, module, type_settings},
@@ -120,6 +121,7 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
             let (cluster, models) = (cluster.clone(), models.clone());
             move || publish(&cluster, &models)
         }),
+        hardware: hardware::look(),
         on_drain: Arc::new({
             let drain_asked = Arc::clone(&drain_asked);
             move || drain_asked.notify_one()

@@ -54,8 +54,8 @@ impl Failure {
         Self::local(USAGE, "USAGE", error.to_string().trim().trim_start_matches("error: "))
     }
 
-    /// A line of the cluster shell that cannot be done.
-    pub(crate) fn misused(message: impl Into<String>) -> Self {
+    /// What was asked for does not go together with how it was asked for.
+    pub(crate) fn wrong_usage(message: impl Into<String>) -> Self {
         Self::local(USAGE, "USAGE", message)
     }
 
@@ -80,6 +80,11 @@ impl Failure {
     /// The host answered, but not with what was asked for.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::local(FAILED, "REFUSED", message)
+    }
+
+    /// The host refused over HTTP, and said why.
+    pub(crate) fn because(reason: &str, message: impl Into<String>) -> Self {
+        Self::local(FAILED, reason, message)
     }
 
     /// `what` as in "cannot {what}".

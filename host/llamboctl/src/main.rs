@@ -11,17 +11,19 @@ mod exit;
 mod limbot;
 mod output;
 mod route;
+mod suited;
 mod terminal;
+mod top;
 mod trace;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use crate::{args::Args, exit::Failure};
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match parse() {
         Ok(args) => args,
         Err(e) if !e.use_stderr() => {
             // help or version was asked for; a reader that went away has what it wanted
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         }
     };
     let json = args.json;
+    output::set_color(args.color);
     // one thread: the terminal is the bottleneck, and it starts faster
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -47,4 +50,10 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => exit::report(&failure, json),
     }
+}
+
+fn parse() -> Result<Args, clap::Error> {
+    let mut command = args::command();
+    let mut found = command.try_get_matches_from_mut(std::env::args_os())?;
+    Args::from_arg_matches_mut(&mut found).map_err(|e| e.format(&mut command))
 }

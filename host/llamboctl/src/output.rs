@@ -1,17 +1,71 @@
-//! How answers look: tables and units for people, one line of JSON for programs.
+//! How answers look: tables, units and colours for people, one line of JSON for programs.
 
 use std::{
     borrow::Cow,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
+    time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
+
+use crate::args::Color;
 
 /// Which side of its column a cell leans on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
+    /// Left, and coloured by what it says: `ready`, `failed` and their like.
+    State,
+}
+
+/// Work that is done sooner shows no bar.
+const BAR_EVERY: Duration = Duration::from_millis(100);
+
+/// Decides about colours, once at the start. Without a word from the user, terminals have them, unless NO_COLOR is set.
+pub(crate) fn set_color(color: Color) {
+    match color {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::AlwaysAnsi,
+        Color::Never => ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Standard output, without colours where it has none.
+pub(crate) fn stdout() -> AutoStream<io::StdoutLock<'static>> {
+    anstream::stdout().lock()
+}
+
+/// Whether what goes to standard output may be coloured.
+fn is_coloured() -> bool {
+    // tests say themselves whether there are colours, wherever they are run
+    !cfg!(test) && AutoStream::choice(&io::stdout()) != ColorChoice::Never
+}
+
+/// How a state is shown; nothing for what is none.
+fn style_of(state: &str) -> Style {
+    let color = match state {
+        "ready" | "running" | "serving" | "ok" | "live" | "finished" => AnsiColor::Green,
+        "busy" | "starting" | "queued" | "shadow" | "canary" => AnsiColor::Cyan,
+        "draining" | "hibernated" | "cancelled" | "expired" | "stopped" => AnsiColor::Yellow,
+        "failed" | "suspended" => AnsiColor::Red,
+        _ => return Style::new(),
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+/// A state, in its colour where there are colours.
+pub(crate) fn state(text: &str) -> String {
+    if is_coloured() { painted(text, style_of(text)) } else { text.to_owned() }
+}
+
+fn painted(text: &str, style: Style) -> String {
+    format!("{style}{text}{style:#}")
 }
 
 /// Writes one JSON value as one line.
@@ -19,26 +73,65 @@ pub(crate) fn json(out: &mut impl Write, value: &Value) -> io::Result<()> {
     writeln!(out, "{value}")
 }
 
-/// Writes rows under headings, columns aligned. No rows: the headings alone.
+/// Writes rows under headings, columns aligned. No rows: the headings alone. For standard output, whose colours it takes.
 pub(crate) fn table<const N: usize>(out: &mut impl Write, columns: [(&str, Align); N], rows: &[[String; N]]) -> io::Result<()> {
-    let mut widths = columns.map(|(heading, _)| heading.chars().count());
+    table_with(out, columns, rows, is_coloured())
+}
+
+fn table_with<const N: usize>(
+    out: &mut impl Write,
+    columns: [(&str, Align); N],
+    rows: &[[String; N]],
+    is_coloured: bool,
+) -> io::Result<()> {
+    let mut widths = columns.map(|(heading, _)| heading.width());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(in_one_line(cell).width());
         }
     }
     let headings = columns.map(|(heading, _)| heading.to_owned());
-    for row in std::iter::once(&headings).chain(rows) {
+    for (n_row, row) in std::iter::once(&headings).chain(rows).enumerate() {
         let mut line = String::new();
+        // spaces that nothing follows are not written
+        let mut owed = 0;
         for (i, ((cell, width), (_, align))) in row.iter().zip(widths).zip(columns).enumerate() {
-            line.push_str(if i == 0 { "" } else { "  " });
-            let padding = width - cell.chars().count();
-            let (before, after) = if align == Align::Left { (0, padding) } else { (padding, 0) };
-            line.extend(std::iter::repeat_n(' ', before).chain(cell.chars()).chain(std::iter::repeat_n(' ', after)));
+            let cell = in_one_line(cell);
+            let padding = width - cell.width();
+            let (before, after) = if align == Align::Right { (padding, 0) } else { (0, padding) };
+            owed += before + if i == 0 { 0 } else { 2 };
+            if !cell.is_empty() {
+                line.extend(std::iter::repeat_n(' ', std::mem::take(&mut owed)));
+                let style = match (n_row, align) {
+                    (0, _) => Style::new().bold(),
+                    (_, Align::State) => style_of(&cell),
+                    _ => Style::new(),
+                };
+                if is_coloured && style != Style::new() { line += &painted(&cell, style) } else { line += &cell }
+            }
+            owed += after;
         }
-        writeln!(out, "{}", line.trim_end())?;
+        writeln!(out, "{line}")?;
     }
     Ok(())
+}
+
+/// What a name or a message may be in a table: it moves no cursor and breaks no line.
+fn in_one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) { Cow::Owned(text.replace(char::is_control, " ")) } else { Cow::Borrowed(text) }
+}
+
+/// A bar on standard error, where that is a terminal and a person reads.
+pub(crate) fn progress(n_all: u64, what: &'static str, json: bool) -> ProgressBar {
+    if json || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(n_all), ProgressDrawTarget::stderr_with_hz(10));
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len}, {elapsed} so far");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.set_message(what);
+    bar.enable_steady_tick(BAR_EVERY);
+    bar
 }
 
 /// `1536` as `1.5 KiB`.
@@ -109,6 +202,50 @@ mod tests {
         let rows = [["a".to_owned(), "1000".to_owned()], ["longer".to_owned(), "1".to_owned()]];
         table(&mut out, [("NAME", Align::Left), ("N", Align::Right)], &rows).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "NAME       N\na       1000\nlonger     1\n");
+    }
+
+    #[test]
+    fn a_wide_letter_takes_two_columns_and_an_odd_one_none() {
+        let mut out = Vec::new();
+        let rows = [["\u{6c34}".to_owned(), "x\u{1b}[2J\ny".to_owned()], ["ab".to_owned(), String::new()]];
+        table(&mut out, [("N", Align::Left), ("M", Align::Left)], &rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "N   M\n\u{6c34}  x [2J y\nab\n");
+    }
+
+    #[test]
+    fn states_have_colours_and_their_columns_still_line_up() {
+        let rows =
+            [["failed".to_owned(), "1".to_owned()], ["ready".to_owned(), "2".to_owned()], ["odd".to_owned(), "3".to_owned()]];
+        let columns = [("STATE", Align::State), ("N", Align::Right)];
+        let shown = |is_coloured| {
+            let mut out = Vec::new();
+            table_with(&mut out, columns, &rows, is_coloured).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(shown(false), "STATE   N\nfailed  1\nready   2\nodd     3\n");
+        let coloured = shown(true);
+        assert!(
+            coloured.contains("\u{1b}[31mfailed\u{1b}[0m  1") && coloured.contains("\u{1b}[32mready\u{1b}[0m   2"),
+            "{coloured:?}"
+        );
+        assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), shown(false));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_row_of_a_table_is_one_line_with_its_cells_in_their_columns(
+            rows in proptest::collection::vec(["\\PC{0,8}|[\u{0}-\u{1f}]{1,3}", "[a-z]{1,9}", "[0-9]{1,6}"], 0..8),
+        ) {
+            let mut out = Vec::new();
+            table_with(&mut out, [("A", Align::Left), ("B", Align::State), ("C", Align::Right)], &rows, false).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let lines: Vec<&str> = text.split_terminator('\n').collect();
+            proptest::prop_assert_eq!(lines.len(), rows.len() + 1);
+            // the last column leans right: every line is as wide as the first
+            for line in &lines {
+                proptest::prop_assert_eq!(line.width(), lines[0].width(), "{}", text);
+            }
+        }
     }
 
     #[test]

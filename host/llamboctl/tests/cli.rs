@@ -139,3 +139,81 @@ fn there_is_a_completion_for_every_shell() {
         assert!(text(&output.stdout).contains("llamboctl"), "{shell}");
     }
 }
+
+#[test]
+fn what_is_nearly_a_command_is_suggested() {
+    for (typed, meant) in [("stauts", "status"), ("wroker", "worker"), ("hots", "hosts")] {
+        let output = run(&[typed]);
+        assert_eq!(code(&output), 64);
+        assert!(text(&output.stderr).contains(&format!("'{meant}'")), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_flag_may_come_from_the_environment_and_the_command_line_comes_first() {
+    let set = |variables: &[(&str, &str)], args: &[&str]| {
+        llamboctl(args).envs(variables.iter().copied()).output().expect("the program starts")
+    };
+    let nobody = nobody();
+    // with the type and the count given, what is left to complain about is the host
+    let output =
+        set(&[("LLAMBO_TYPE", "tiny"), ("LLAMBO_SPAWN_COUNT", "3"), ("LLAMBO_HOST", &nobody), ("LLAMBO_JSON", "1")], &["spawn"]);
+    assert_eq!(code(&output), 69, "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("{\"error\""), "{}", text(&output.stderr));
+    let wrong = set(&[("LLAMBO_SPAWN_COUNT", "many")], &["spawn", "--type", "tiny"]);
+    assert_eq!(code(&wrong), 64);
+    let first = set(&[("LLAMBO_SPAWN_COUNT", "many")], &["--host", &nobody, "spawn", "--type", "tiny", "--count", "1"]);
+    assert_eq!(code(&first), 69, "{}", text(&first.stderr));
+}
+
+#[test]
+fn the_manual_names_every_command_and_is_written_for_each() {
+    let page = text(&run(&["man"]).stdout);
+    assert!(page.starts_with(".ie") && page.contains("llamboctl\\-worker(1)") && page.contains("LLAMBO_HOST"), "{page}");
+    let folder = tempfile::tempdir().expect("there is room");
+    let output = run(&["man", "--dir", folder.path().to_str().expect("it is UTF-8")]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let page = fs::read_to_string(folder.path().join("llamboctl-bench-load.1")).expect("it was written");
+    assert!(page.contains("LLAMBO_BENCH_LOAD_RATE"), "{page}");
+}
+
+#[test]
+fn a_configuration_is_generated_for_wishes_and_is_valid() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let model = folder.path().join("a model: \"odd\".gguf");
+    fs::write(&model, "GGUF").expect("it can be written");
+    let model = model.to_str().expect("it is UTF-8");
+    let printed = run(&["generate-config", "--model", model, "--nodes", "7", "--type", "large"]);
+    assert_eq!(code(&printed), 0, "{}", text(&printed.stderr));
+    let file = folder.path().join("c.yaml");
+    let path = file.to_str().expect("it is UTF-8");
+    assert_eq!(code(&run(&["generate-config", "--model", model, "--nodes", "7", "--type", "large", "--output", path])), 0);
+    assert_eq!(fs::read_to_string(&file).expect("it was written"), text(&printed.stdout));
+    assert_eq!(code(&run(&["config", "validate", path])), 0);
+    assert_eq!(code(&run(&["generate-config", "--output", path])), 73, "nothing is overwritten unasked");
+    let absent = run(&["generate-config", "--model", "/nowhere/m.gguf"]);
+    assert_eq!(code(&absent), 0);
+    assert!(text(&absent.stderr).contains("`/nowhere/m.gguf` is not a file here"));
+    assert_eq!(code(&run(&["generate-config", "--model", "builtin:nonsense"])), 65);
+    // by the other name of its flag
+    let named = folder.path().join("d.yaml");
+    assert_eq!(code(&run(&["init", "--config", named.to_str().expect("it is UTF-8"), "--full"])), 0);
+    assert!(fs::read_to_string(&named).expect("it was written").contains("# The configuration of a llambo host."));
+}
+
+#[test]
+fn this_machine_is_told_without_a_host() {
+    let output = run(&["hosts", "--here"]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("processor  "), "{}", text(&output.stdout));
+    let json: serde_json::Value = serde_json::from_slice(&run(&["--json", "hosts", "--here"]).stdout).expect("it is JSON");
+    assert!(json["cpus"].as_u64().is_some_and(|n| n > 0), "{json}");
+}
+
+#[test]
+fn nothing_is_coloured_unless_it_is_asked_for() {
+    let printed = |args: &[&str]| text(&run(args).stdout);
+    for args in [&["hosts", "--here"][..], &["--help"]] {
+        assert!(!printed(args).contains('\u{1b}'), "{args:?}");
+    }
+}

@@ -37,6 +37,12 @@ pub struct NodeEntry {
     pub view: NodeView,
     /// Requests it serves now.
     pub in_flight: u32,
+    /// Time to the first token in microseconds, exponentially averaged over its last requests; 0 before the first.
+    pub ttft_us: f32,
+    /// The same of whole requests.
+    pub latency_us: f32,
+    /// Share of its last requests that it failed.
+    pub failures: f32,
 }
 
 /// A node's row in the registry, copied.
@@ -47,6 +53,9 @@ struct Row {
     in_flight: u32,
     draining: bool,
     observed: NodeState,
+    ttft_us: f32,
+    latency_us: f32,
+    failures: f32,
 }
 
 impl Row {
@@ -58,13 +67,17 @@ impl Row {
             in_flight: entry.in_flight,
             draining: entry.draining,
             observed: entry.observed,
+            ttft_us: entry.ttft_us,
+            latency_us: entry.latency_us,
+            failures: entry.failures,
         }
     }
 
     fn entry(&self) -> NodeEntry {
         let mut view = self.node.view();
         view.state = shown_state(view.state, self.draining, self.in_flight, view.capacity);
-        NodeEntry { view, in_flight: self.in_flight }
+        let Self { in_flight, ttft_us, latency_us, failures, .. } = *self;
+        NodeEntry { view, in_flight, ttft_us, latency_us, failures }
     }
 }
 

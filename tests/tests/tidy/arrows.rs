@@ -11,6 +11,7 @@ use crate::{assert_none, cargo_metadata, path_of};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("llambo-inference", &[]),
     ("llambo-config", &[]),
+    ("llambo-hardware", &[]),
     ("llambo-catalog", &["llambo-inference"]),
     ("llambo-strategy", &["llambo-inference"]),
     ("llambo-policy", &["llambo-strategy"]),
@@ -21,9 +22,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llambo-tasks", &["llambo-orchestrator"]),
     ("llambo-sessions", &["llambo-inference"]),
     ("llambo-proto", &["llambo-inference"]),
-    ("llambo-edge", &["llambo-proto", "llambo-orchestrator", "llambo-tasks", "llambo-sessions"]),
+    ("llambo-edge", &["llambo-proto", "llambo-hardware", "llambo-orchestrator", "llambo-tasks", "llambo-sessions"]),
     ("llambo-client", &["llambo-proto"]),
-    ("llamboctl", &["llambo-client", "llambo-config"]),
+    ("llamboctl", &["llambo-client", "llambo-config", "llambo-hardware"]),
     (
         "llambo",
         &[

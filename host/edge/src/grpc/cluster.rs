@@ -12,7 +12,7 @@ use llambo_proto::{
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Request, Response, Status};
 
-use super::{invalid, invalid_field, not_done};
+use super::{hosts, invalid, invalid_field, not_done};
 use crate::{
     Host, memory,
     serve::{Closing, closed},
@@ -119,6 +119,14 @@ impl Cluster for Service {
         Ok(Response::new(v1::ListNodesResponse { nodes, total: n(page.total) }))
     }
 
+    async fn list_hosts(&self, _: Request<v1::ListHostsRequest>) -> Result<Response<v1::ListHostsResponse>, Status> {
+        // it asks files and drivers
+        let hardware = Arc::clone(&self.host.hardware);
+        let found = tokio::task::spawn_blocking(move || hardware()).await;
+        let hardware = found.map_err(|_| invalid("this host cannot tell what its machine has"))?;
+        Ok(Response::new(v1::ListHostsResponse { hosts: vec![hosts::this(&status(&self.host), hardware)] }))
+    }
+
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         Ok(Response::new(status(&self.host)))
     }
@@ -194,8 +202,12 @@ fn required_type(name: &str) -> Result<TypeName, Status> {
     if name.is_empty() { Err(invalid("`type` is empty; name a node type")) } else { Ok(name.into()) }
 }
 
-fn node(NodeEntry { view, in_flight }: NodeEntry) -> v1::Node {
+fn node(entry: NodeEntry) -> v1::Node {
+    let NodeEntry { view, in_flight, ttft_us, latency_us, failures } = entry;
     v1::Node {
+        ttft_us: ttft_us.into(),
+        latency_us: latency_us.into(),
+        failures: failures.into(),
         id: view.id.to_string(),
         r#type: view.node_type.to_string(),
         model: view.model.to_string(),

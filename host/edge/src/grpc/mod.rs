@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 mod faults;
 mod health;
+mod hosts;
 mod inference;
 mod modules;
 mod policies;

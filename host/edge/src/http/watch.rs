@@ -254,7 +254,7 @@ fn leb128(mut n: u32, bytes: &mut Vec<u8>) {
 // === impl CellNode ===
 
 impl From<NodeEntry> for CellNode {
-    fn from(NodeEntry { view, in_flight }: NodeEntry) -> Self {
+    fn from(NodeEntry { view, in_flight, .. }: NodeEntry) -> Self {
         Self {
             id: view.id.to_string(),
             node_type: view.node_type.to_string(),

@@ -116,6 +116,7 @@ impl Running {
             tasks: llambo_tasks::Tasks::open(llambo_tasks::Settings::default()).unwrap(),
             sessions: llambo_sessions::Sessions::open(&llambo_sessions::Settings::default()).unwrap(),
             metrics: Arc::new(String::new),
+            hardware: Arc::new(llambo_edge::Hardware::default),
             on_drain: Arc::new(|| ()),
         };
         let bound = Bound::new(settings(security)).await.unwrap();

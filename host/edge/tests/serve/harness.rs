@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream};
 use llambo_client::Client;
-use llambo_edge::{Bound, EdgeError, Host, NoModules, Settings};
+use llambo_edge::{Bound, EdgeError, Hardware, Host, NoModules, Settings};
 use llambo_inference::{
     AnswerEvent, GenerateFuture, GenerateRequest, InferenceEngine, Models, Node, NodeId, NodeState, NodeTraits, NodeView,
     TypeName, fake::FakeEngine,
@@ -158,6 +158,7 @@ impl Running {
             sessions,
             default_model: MODEL.into(),
             metrics: Arc::new(move || metrics.render()),
+            hardware: Arc::new(hardware),
             on_drain: Arc::new(move || {
                 counted.fetch_add(1, Ordering::Relaxed);
             }),
@@ -215,6 +216,15 @@ fn joined(mut chunks: &str) -> String {
         chunks = rest[n_bytes..].trim_start_matches("\r\n");
     }
     body
+}
+
+/// What the machine is said to have.
+pub(crate) fn hardware() -> Hardware {
+    let mut hardware = Hardware::default();
+    hardware.machine.name = "test-machine".into();
+    hardware.machine.processor.usable = 2;
+    hardware.machine.gpus = vec![llambo_hardware::Gpu::default()];
+    hardware
 }
 
 pub(crate) fn settings() -> Settings {

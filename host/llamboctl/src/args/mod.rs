@@ -1,33 +1,48 @@
 //! The command line.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
+mod environment;
 pub(crate) mod fault;
+pub(crate) mod infer;
+pub(crate) mod machine;
+pub(crate) mod module;
 pub(crate) mod policy;
 pub(crate) mod session;
+pub(crate) mod task;
 pub(crate) mod trust;
 pub(crate) mod values;
+pub(crate) mod worker;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args as Group, Parser, Subcommand};
+use clap::{ArgGroup, Args as Group, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use self::{
-    chat::{Dish, Limbot, Sampling},
+    bench::Bench,
+    chat::{Dish, Limbot},
     fault::Fault,
+    infer::{Embed, Infer},
+    machine::{GenerateConfig, Init},
+    module::Module,
     policy::Policy,
     session::Session,
+    task::TaskCommand,
     trust::{Token, Trust},
-    values::{address, duration, interval, label, rate, tier},
+    values::{address, duration, interval},
+    worker::Worker,
 };
 
-const EXIT_CODES: &str = "\
+const AFTER: &str = "\
+Every flag has an environment variable: `LLAMBO_`, the command and the flag, as in LLAMBO_BENCH_LOAD_RATE, or what `--help` of the command names. The command line comes first.
+
 Exit codes: 0 done, 1 refused or failed by the host, 2 not serving or requests of a load failed, 64 wrong command line,
 65 wrong input or configuration, 69 no host there, 73 file exists, 74 reading or writing failed, 130 interrupted.";
 
 /// Ask, watch and operate a llambo host
 #[derive(Debug, Parser)]
-#[command(name = "llamboctl", version, after_help = EXIT_CODES)]
+#[command(name = "llamboctl", version, after_help = AFTER)]
 pub(crate) struct Args {
     /// Address of the host's gRPC port
     #[arg(long, global = true, env = "LLAMBO_HOST", default_value = "http://127.0.0.1:7400", value_name = "URL", value_parser = address)]
@@ -35,10 +50,26 @@ pub(crate) struct Args {
     /// Print JSON, also for errors
     #[arg(long, global = true, env = "LLAMBO_JSON")]
     pub(crate) json: bool,
+    /// Colours: `auto` has them on terminals, unless NO_COLOR is set
+    #[arg(long, global = true, env = "LLAMBO_COLOR", value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    pub(crate) color: Color,
     #[command(flatten)]
     pub(crate) trust: Trust,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// When there are colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The command line with a variable for every flag.
+pub(crate) fn command() -> clap::Command {
+    environment::complete(Args::command())
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +90,26 @@ pub(crate) enum Command {
     Nodes(Nodes),
     /// The cluster at a glance
     Status(Status),
+    /// Watch isolates, load and throughput on the whole screen
+    Top {
+        /// How often it is drawn anew: 100ms to 60s
+        #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+        interval: Duration,
+    },
+    /// Hosts, with what their machines have
+    Hosts {
+        /// This machine, without asking a host
+        #[arg(long)]
+        here: bool,
+    },
+    /// Isolates as workers: add, list and stop them
+    #[command(subcommand)]
+    Worker(Worker),
+    /// The cluster as one
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Requests that are accepted now and answered later
+    Task(TaskCommand),
     /// Add nodes of a type
     Spawn(Count),
     /// Bring a type to a number of nodes; those that go finish their requests first
@@ -90,8 +141,10 @@ pub(crate) enum Command {
     /// Check a configuration file
     #[command(subcommand)]
     Config(Config),
-    /// Write a configuration file to start from
+    /// Write a configuration that suits this machine
     Init(Init),
+    /// Print a configuration that suits this machine and these wishes
+    GenerateConfig(GenerateConfig),
     /// Tokens for those who may use a host
     #[command(subcommand)]
     Token(Token),
@@ -103,48 +156,38 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print the manual page, or write one for each command
+    Man {
+        /// A folder for the pages of all commands
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
-#[derive(Debug, Group)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-#[command(group = ArgGroup::new("form").args(["json_schema", "grammar"]))]
-pub(crate) struct Infer {
-    /// What to ask; `-` reads it from standard input
-    pub(crate) prompt: String,
-    /// Put the prompt into the model's chat template, as a user's message (the default)
-    #[arg(long, conflicts_with = "raw")]
-    pub(crate) chat: bool,
-    /// Continue the prompt as it stands
-    #[arg(long, conflicts_with = "system")]
-    pub(crate) raw: bool,
-    /// Instructions that stand above the prompt
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) system: Option<String>,
-    #[command(flatten)]
-    pub(crate) target: Target,
-    #[command(flatten)]
-    pub(crate) sampling: Sampling,
-    /// The answer is JSON valid under the schema in this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json_schema: Option<PathBuf>,
-    /// The answer conforms to the GBNF grammar in this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) grammar: Option<PathBuf>,
-    /// Also tell how the node was chosen: after the answer on standard error, or in the JSON
-    #[arg(long)]
-    pub(crate) explain: bool,
-    /// A note for policies; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
-    pub(crate) label: Vec<(String, String)>,
-    /// Tier that should serve it, 0 to 2; nodes of other tiers do only when it has none free
-    #[arg(long, value_name = "N", value_parser = tier, allow_negative_numbers = true)]
-    pub(crate) tier: Option<u32>,
-    /// Ask so many nodes, at most 16, and make one answer of theirs
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=16), allow_negative_numbers = true)]
-    pub(crate) answers: Option<u32>,
-    /// Let it wait for all that somebody waits for
-    #[arg(long)]
-    pub(crate) batch: bool,
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// The cluster at a glance
+    Status(Status),
+    /// Hosts, with what their machines have
+    Hosts,
+    /// Write a configuration that suits this machine
+    Init(Init),
+    /// Try everything that a client needs: the ports, the nodes, an answer of each model
+    Test {
+        #[command(flatten)]
+        port: HttpPort,
+        /// Give up on a step after this long
+        #[arg(long, env = "LLAMBO_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+        timeout: Duration,
+    },
+}
+
+/// Where the host speaks HTTP.
+#[derive(Clone, Debug, Group)]
+pub(crate) struct HttpPort {
+    /// Address of the host's HTTP port; without it, port 7480 of `--host`
+    #[arg(long, global = true, env = "LLAMBO_HTTP", value_name = "URL", value_parser = address)]
+    pub(crate) http: Option<String>,
 }
 
 /// Who is asked.
@@ -158,16 +201,6 @@ pub(crate) struct Target {
     pub(crate) node_type: Option<String>,
 }
 
-#[derive(Debug, Group)]
-pub(crate) struct Embed {
-    /// The texts; a single `-` reads one per line from standard input
-    #[arg(required = true)]
-    pub(crate) texts: Vec<String>,
-    /// Model that embeds; without it, the host's first
-    #[arg(long, env = "LLAMBO_MODEL", value_name = "NAME")]
-    pub(crate) model: Option<String>,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
     /// List the models that can be asked
@@ -177,59 +210,21 @@ pub(crate) enum Models {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Nodes {
     /// List nodes, in order of id
-    List {
-        /// Only nodes of this type
-        #[arg(long = "type", value_name = "TYPE")]
-        node_type: Option<String>,
-        /// Only nodes in this state
-        #[arg(long, value_parser = ["starting", "ready", "busy", "hibernated", "draining", "stopped", "failed"])]
-        state: Option<String>,
-        /// At most so many; without it, all
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        limit: Option<u32>,
-    },
+    List(NodeList),
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Module {
-    /// Check a module, try it, and put it into service in the place of the version before
-    Load(Load),
-    /// List published modules with the versions that can be put back
-    List,
-    /// Take a module out of service with all its versions
-    Unload {
-        /// The name it is published by
-        name: String,
-    },
-    /// Put an earlier version back into service
-    Rollback {
-        /// The name it is published by
-        name: String,
-        /// This version; without it, the one before the present one
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        to: Option<u32>,
-    },
-}
-
+/// Which nodes.
 #[derive(Debug, Group)]
-pub(crate) struct Load {
-    /// The module: a component of the world `llambo:guest/engine`, or a command for `wasi_snapshot_preview1`
-    pub(crate) file: PathBuf,
-    /// What clients ask for, as a model
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: String,
-    /// Node type whose limits, tenant and model it takes; without it, the first one that the host permits
+pub(crate) struct NodeList {
+    /// Only nodes of this type
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) node_type: Option<String>,
-    /// Isolates of it; without it, as many as the version before has, or as the host is configured
+    /// Only nodes in this state
+    #[arg(long, value_parser = ["starting", "ready", "busy", "hibernated", "draining", "stopped", "failed"])]
+    pub(crate) state: Option<String>,
+    /// At most so many; without it, all
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) count: Option<u32>,
-    /// What it is asked on trial
-    #[arg(long, value_name = "TEXT", default_value = "Hello")]
-    pub(crate) prompt: String,
-    /// Publish it without a trial
-    #[arg(long, conflicts_with = "prompt")]
-    pub(crate) no_trial: bool,
+    pub(crate) limit: Option<u32>,
 }
 
 #[derive(Debug, Group)]
@@ -264,6 +259,9 @@ pub(crate) struct Drain {
     /// The whole host, which exits when its last request is done
     #[arg(long)]
     pub(crate) all: bool,
+    /// Wait until they are gone, or the host is; without a time, as long as that takes
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "24h", require_equals = true, value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
 }
 
 #[derive(Debug, Group)]
@@ -310,9 +308,8 @@ pub(crate) struct Health {
 
 #[derive(Debug, Group)]
 pub(crate) struct Metrics {
-    /// Address of the host's HTTP port
-    #[arg(long, env = "LLAMBO_HTTP", default_value = "http://127.0.0.1:7480", value_name = "URL", value_parser = address)]
-    pub(crate) http: String,
+    #[command(flatten)]
+    pub(crate) port: HttpPort,
     /// Print them unchanged in this format
     #[arg(long, value_name = "FORMAT", value_parser = ["prometheus"], conflicts_with = "json")]
     pub(crate) export: Option<String>,
@@ -327,64 +324,13 @@ pub(crate) enum Config {
     },
 }
 
-#[derive(Debug, Group)]
-pub(crate) struct Init {
-    /// The file to write
-    #[arg(long, short, default_value = "cluster-config.yaml", value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// Overwrite it if it exists
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bench {
-    /// Send many requests and report latencies, throughput and how they spread over nodes
-    Load(BenchLoad),
-}
-
-#[derive(Clone, Debug, Group)]
-pub(crate) struct BenchLoad {
-    /// Requests in flight at any time
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) concurrency: u32,
-    /// Requests in all
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) requests: u64,
-    /// Start this many requests a second instead, whether or not earlier ones are done
-    #[arg(long, value_name = "R", value_parser = rate, conflicts_with_all = ["concurrency", "requests"])]
-    pub(crate) rate: Option<f64>,
-    /// For how long, with `--rate`
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration, conflicts_with = "requests")]
-    pub(crate) duration: Duration,
-    /// Tokens generated at most by each request
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) max_tokens: u32,
-    /// What each request asks, continued as it stands
-    #[arg(long, default_value = "Once upon a time", value_name = "TEXT")]
-    pub(crate) prompt: String,
-    #[command(flatten)]
-    pub(crate) target: Target,
-    /// Give up on a request after this long
-    #[arg(long, env = "LLAMBO_TIMEOUT", value_name = "TIME", value_parser = duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// HTTP/2 connections the requests are spread over; without it, one for every 64 in flight, at most 16
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(crate) connections: Option<u32>,
-    /// Also write the report as JSON to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json_file: Option<PathBuf>,
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_is_consistent() {
-        Args::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::{future::Future, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use indicatif::ProgressBar;
 use llambo_client::{Ask, Client, Error, Event};
 use tokio::time::{Instant, sleep_until};
 
@@ -35,6 +36,8 @@ pub(crate) struct Run {
     pub(crate) clients: Vec<Client>,
     pub(crate) ask: Ask,
     pub(crate) pace: Pace,
+    /// Told of each request that ended.
+    pub(crate) progress: ProgressBar,
 }
 
 impl Pace {
@@ -48,7 +51,7 @@ impl Pace {
         Self::Open { per_second, requests }
     }
 
-    fn requests(self) -> u64 {
+    pub(crate) fn requests(self) -> u64 {
         match self {
             Self::Closed { requests, .. } | Self::Open { requests, .. } => requests,
         }
@@ -79,7 +82,7 @@ impl Run {
     /// Runs until all is done or `interrupt` is, and says whether it was interrupted. Requests in flight then are
     /// cancelled and not counted.
     pub(crate) async fn drive(self, interrupt: impl Future<Output = ()>) -> (Tally, bool) {
-        let Self { clients, ask, pace } = self;
+        let Self { clients, ask, pace, progress } = self;
         tokio::pin!(interrupt);
         let begin = Instant::now();
         let mut tally = Tally::default();
@@ -96,7 +99,10 @@ impl Run {
                     is_interrupted = true;
                     break;
                 }
-                Some(sample) = in_flight.next(), if !in_flight.is_empty() => tally.add(sample),
+                Some(sample) = in_flight.next(), if !in_flight.is_empty() => {
+                    tally.add(sample);
+                    progress.inc(1);
+                }
                 () = sleep_until(end.unwrap_or(begin)), if is_starting && end.is_some() => {
                     tally.errors.insert(NOT_STARTED.into(), pace.requests() - n_started);
                     n_started = pace.requests();
@@ -158,7 +164,7 @@ mod tests {
     async fn every_request_is_counted_even_when_nobody_answers() {
         let client = Client::connect_lazily("http://127.0.0.1:1").unwrap();
         let pace = Pace::Closed { concurrency: 3, requests: 10 };
-        let run = Run { clients: vec![client], ask: Ask::text("x"), pace };
+        let run = Run { clients: vec![client], ask: Ask::text("x"), pace, progress: ProgressBar::hidden() };
         let (tally, is_cut_short) = run.drive(std::future::pending()).await;
         assert_eq!((tally.failed(), tally.finished, is_cut_short), (10, 0, false));
         assert_eq!(tally.errors["UNREACHABLE"], 10);
@@ -171,7 +177,8 @@ mod tests {
         let client = Client::connect_lazily(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
         let ask = Ask::text("x").timeout(Duration::from_secs(20));
         let pace = Pace::open(10_000.0, Duration::from_secs(3));
-        let (tally, _) = Run { clients: vec![client], ask, pace }.drive(std::future::pending()).await;
+        let (tally, _) =
+            Run { clients: vec![client], ask, pace, progress: ProgressBar::hidden() }.drive(std::future::pending()).await;
         assert_eq!(tally.errors[NOT_STARTED], 10_000);
         assert_eq!(tally.failed(), 30_000);
     }
@@ -179,7 +186,12 @@ mod tests {
     #[tokio::test]
     async fn an_interrupt_ends_it_early() {
         let client = Client::connect_lazily("http://127.0.0.1:1").unwrap();
-        let run = Run { clients: vec![client], ask: Ask::text("x"), pace: Pace::open(1.0, Duration::from_hours(1)) };
+        let run = Run {
+            clients: vec![client],
+            ask: Ask::text("x"),
+            pace: Pace::open(1.0, Duration::from_hours(1)),
+            progress: ProgressBar::hidden(),
+        };
         let (_, is_cut_short) = run.drive(tokio::time::sleep(Duration::from_millis(5))).await;
         assert!(is_cut_short);
     }

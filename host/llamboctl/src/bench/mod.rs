@@ -10,7 +10,7 @@ use llambo_client::{Ask, Client, Credentials};
 
 use self::load::{Pace, Run};
 use crate::{
-    args::BenchLoad,
+    args::bench::BenchLoad,
     exit::{Failure, INTERRUPTED, NO, OK},
     output,
 };
@@ -40,13 +40,15 @@ pub(crate) async fn load((host, credentials): (&str, &Credentials), args: &Bench
     for _ in 0..n_connections {
         clients.push(Client::connect_with(host, credentials).await?);
     }
+    let progress = output::progress(pace.requests(), "requests", json);
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {
             // without a handler Ctrl-C ends the process, as it does by default
             std::future::pending::<()>().await;
         }
     };
-    let (tally, is_cut_short) = Run { clients, ask: ask(args), pace }.drive(interrupt).await;
+    let (tally, is_cut_short) = Run { clients, ask: ask(args), pace, progress: progress.clone() }.drive(interrupt).await;
+    progress.finish_and_clear();
 
     let report = report::to_json(&tally, pace, is_cut_short);
     if let Some(path) = &args.json_file {

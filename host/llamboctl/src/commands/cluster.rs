@@ -3,7 +3,10 @@ use std::io::{self, Write};
 use llambo_client::{GetBalancerResponse, Health as Answer};
 use serde_json::json;
 
-use super::Session;
+use super::{
+    Session,
+    workers::{self, Leaving},
+};
 use crate::{
     args::{Balancer, Count, Drain, Health},
     exit::{Failure, NO, OK},
@@ -43,18 +46,26 @@ pub(crate) async fn scale(session: &Session, args: &Count) -> Result<u8, Failure
 
 pub(crate) async fn drain(session: &Session, args: Drain) -> Result<u8, Failure> {
     let client = &session.client;
-    let done = match args.node_type {
-        Some(node_type) => client.drain_type(&node_type).await?,
-        None if args.all => client.drain_host().await?,
-        None => client.drain_nodes(args.nodes).await?,
+    let (done, leaving) = match args.node_type {
+        Some(node_type) => (client.drain_type(&node_type).await?, Leaving::OfType(node_type)),
+        None if args.all => (client.drain_host().await?, Leaving::Host),
+        None => (client.drain_nodes(args.nodes.clone()).await?, Leaving::Nodes(args.nodes.into_iter().collect())),
+    };
+    let left = match args.wait {
+        Some(limit) => Some(workers::wait(session, done.draining, &leaving, limit).await?),
+        None => None,
     };
     let mut out = io::stdout().lock();
     if session.json {
-        output::json(&mut out, &json!({ "draining": done.draining }))?;
+        output::json(&mut out, &json!({ "draining": done.draining, "left": left }))?;
     } else {
-        writeln!(out, "{} nodes go as soon as they are idle", done.draining)?;
+        match left {
+            None => writeln!(out, "{} nodes go as soon as they are idle", done.draining)?,
+            Some(0) => writeln!(out, "{} nodes are gone", done.draining)?,
+            Some(n) => writeln!(out, "{n} of {} nodes are still there; they go when they are done", done.draining)?,
+        }
     }
-    Ok(OK)
+    Ok(if left.is_some_and(|n| n > 0) { NO } else { OK })
 }
 
 pub(crate) async fn balancer(session: &Session, args: &Balancer) -> Result<u8, Failure> {

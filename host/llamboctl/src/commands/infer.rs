@@ -10,7 +10,10 @@ use serde_json::json;
 
 use super::Session;
 use crate::{
-    args::{Embed, Infer, chat::Sampling},
+    args::{
+        chat::Sampling,
+        infer::{Embed, Infer},
+    },
     exit::{Failure, OK},
     output,
     route::Route,

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 
 use super::Session;
 use crate::{
+    args::NodeList,
     exit::{Failure, OK},
     output::{
         self,
-        Align::{Left, Right},
+        Align::{Left, Right, State},
     },
 };
 
@@ -67,7 +68,8 @@ pub(crate) fn model_json(m: &Model) -> Value {
     })
 }
 
-pub(crate) async fn nodes(session: &Session, node_type: String, state: String, limit: Option<u32>) -> Result<u8, Failure> {
+pub(crate) async fn nodes(session: &Session, args: NodeList) -> Result<u8, Failure> {
+    let (node_type, state, limit) = (args.node_type.unwrap_or_default(), args.state.unwrap_or_default(), args.limit);
     let nodes = session.client.nodes(&NodeFilter { node_type, state, limit }).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     if session.json {
@@ -85,6 +87,9 @@ pub(crate) async fn nodes(session: &Session, node_type: String, state: String, l
                     "memory_bytes": n.memory_bytes,
                     "weight": n.weight,
                     "replaced": n.replaced,
+                    "ttft_us": n.ttft_us,
+                    "latency_us": n.latency_us,
+                    "failures": n.failures,
                 })
             })
             .collect();
@@ -94,9 +99,10 @@ pub(crate) async fn nodes(session: &Session, node_type: String, state: String, l
             ("ID", Left),
             ("TYPE", Left),
             ("MODEL", Left),
-            ("STATE", Left),
+            ("STATE", State),
             ("IN FLIGHT", Right),
             ("SERVED", Right),
+            ("TTFT", Right),
             ("MEMORY", Right),
             ("REPLACED", Right),
         ];
@@ -110,6 +116,7 @@ pub(crate) async fn nodes(session: &Session, node_type: String, state: String, l
                     n.state,
                     format!("{}/{}", n.in_flight, n.capacity),
                     n.served.to_string(),
+                    if n.ttft_us > 0.0 { output::nanos(n.ttft_us * 1e3) } else { "-".to_owned() },
                     output::bytes(n.memory_bytes),
                     n.replaced.to_string(),
                 ]

@@ -6,15 +6,19 @@ use std::{
     path::Path,
 };
 
-use clap::CommandFactory;
 use clap_complete::Shell;
+use llambo_hardware::Detector;
 use serde_json::json;
 
 use super::https;
 use crate::{
-    args::{Args, Init},
+    args::{
+        self,
+        machine::{GenerateConfig, Init, Wish},
+    },
     exit::{Failure, OK},
     output,
+    suited::{Model, Plan},
 };
 
 pub(crate) fn validate(file: &Path, json: bool) -> Result<u8, Failure> {
@@ -54,16 +58,67 @@ fn unusable(config: &llambo_config::Config) -> Vec<(String, String)> {
 }
 
 pub(crate) fn init(args: &Init, json: bool) -> Result<u8, Failure> {
-    let Init { output: path, force } = args;
-    let written = if *force {
-        fs::write(path, llambo_config::DEFAULT)
+    let text = if args.full { llambo_config::DEFAULT.to_owned() } else { suited(&args.wish)? };
+    write(&args.output, args.force, &text)?;
+    let name = args.output.display();
+    let mut out = io::stdout().lock();
+    if json {
+        output::json(&mut out, &json!({ "file": name.to_string() }))?;
+    } else {
+        writeln!(
+            out,
+            "wrote {name}; see whether it fits with `llambo check --config {name}`, start with `llambo serve --config {name}`"
+        )?;
+    }
+    Ok(OK)
+}
+
+pub(crate) fn generate(args: &GenerateConfig, json: bool) -> Result<u8, Failure> {
+    let text = suited(&args.wish)?;
+    let mut out = io::stdout().lock();
+    let Some(path) = &args.output else {
+        if json {
+            output::json(&mut out, &json!({ "config": text }))?;
+        } else {
+            out.write_all(text.as_bytes())?;
+        }
+        return Ok(OK);
+    };
+    write(path, args.force, &text)?;
+    if json {
+        output::json(&mut out, &json!({ "file": path.display().to_string() }))?;
+    } else {
+        writeln!(out, "wrote {}", path.display())?;
+    }
+    Ok(OK)
+}
+
+/// A configuration for this machine. Says on standard error what is odd about the wish.
+fn suited(wish: &Wish) -> Result<String, Failure> {
+    let model = Model::of(wish.model.as_deref());
+    match &model {
+        Model::File { path, bytes: None } => {
+            // another machine may have it
+            let _ = writeln!(io::stderr(), "note: `{}` is not a file here; the host will need it", path.display());
+        }
+        Model::File { path, .. } if path.to_str().is_none() => {
+            return Err(Failure::bad_input(format!("`{}` is no path in UTF-8, which a configuration needs", path.display())));
+        }
+        _ => {}
+    }
+    let plan = Plan { model, nodes: wish.nodes, node_type: wish.node_type.clone() };
+    let text = plan.config(&Detector::new().machine());
+    // a builtin name that does not exist is found here, as is every mistake of ours
+    llambo_config::Config::parse(&text, "the configuration").map_err(|errors| Failure::bad_input(errors.to_string()))?;
+    Ok(text)
+}
+
+fn write(path: &Path, force: bool, text: &str) -> Result<(), Failure> {
+    let written = if force {
+        fs::write(path, text)
     } else {
         // `create_new` decides in one step: a file that appears meanwhile is never overwritten
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .and_then(|mut f| f.write_all(llambo_config::DEFAULT.as_bytes()))
+        OpenOptions::new().write(true).create_new(true).open(path).and_then(|mut f| f.write_all(text.as_bytes()))
     };
     written.map_err(|e| {
         let name = path.display();
@@ -73,20 +128,29 @@ pub(crate) fn init(args: &Init, json: bool) -> Result<u8, Failure> {
             }
             _ => format!("cannot write `{name}`: {e}"),
         })
-    })?;
-    let mut out = io::stdout().lock();
-    if json {
-        output::json(&mut out, &json!({ "file": path.display().to_string() }))?;
-    } else {
-        writeln!(out, "wrote {}; start with `llambo serve --config {}`", path.display(), path.display())?;
-    }
-    Ok(OK)
+    })
 }
 
 pub(crate) fn completion(shell: Shell) -> Result<u8, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "llamboctl", &mut script);
+    clap_complete::generate(shell, &mut args::command(), "llamboctl", &mut script);
     io::stdout().lock().write_all(&script)?;
+    Ok(OK)
+}
+
+/// The manual page of the program, or one for each command into a folder.
+pub(crate) fn manual(folder: Option<&Path>) -> Result<u8, Failure> {
+    let Some(folder) = folder else {
+        let mut page = Vec::new();
+        // into memory, which takes it
+        clap_mangen::Man::new(args::command()).render(&mut page)?;
+        io::stdout().lock().write_all(&page)?;
+        return Ok(OK);
+    };
+    let cannot = |e| Failure::cannot_create(format!("cannot write manual pages to `{}`: {e}", folder.display()));
+    fs::create_dir_all(folder).map_err(cannot)?;
+    clap_mangen::generate_to(args::command(), folder).map_err(cannot)?;
+    writeln!(io::stdout(), "wrote manual pages to {}; see `man -l {}`", folder.display(), folder.join("llamboctl.1").display())?;
     Ok(OK)
 }
 
@@ -112,10 +176,20 @@ mod tests {
     fn a_file_that_exists_is_kept_without_force() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.yaml");
+        let wish = Wish { node_type: "tiny".into(), ..Wish::default() };
+        let init = |force, full| init(&Init { output: path.clone(), force, wish: wish.clone(), full }, true);
         fs::write(&path, "mine").unwrap();
-        assert!(init(&Init { output: path.clone(), force: false }, true).is_err());
+        assert!(init(false, false).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
-        assert!(init(&Init { output: path.clone(), force: true }, true).is_ok());
+        assert!(init(true, false).is_ok());
+        assert!(llambo_config::Config::load(&path).is_ok());
+        assert!(init(true, true).is_ok());
         assert_eq!(fs::read_to_string(&path).unwrap(), llambo_config::DEFAULT);
+    }
+
+    #[test]
+    fn a_builtin_model_that_is_none_is_refused() {
+        let wish = Wish { model: Some("builtin:nonsense".into()), node_type: "tiny".into(), ..Wish::default() };
+        assert!(format!("{:?}", suited(&wish).unwrap_err()).contains("builtin:nonsense"));
     }
 }

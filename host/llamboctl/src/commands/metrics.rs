@@ -1,32 +1,18 @@
 //! `GET /metrics` of the host's HTTP port.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::io::{self, Write};
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, Uri, body::Bytes, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde_json::json;
-use tokio::{net::TcpStream, time::timeout};
 
-use super::{https, trust};
+use super::http::{self, Port};
 use crate::{
-    args::{Metrics, trust::Trust},
     exit::{Failure, OK},
     output::{
         self,
         Align::{Left, Right},
     },
 };
-
-/// A host answers in milliseconds; whoever takes so long is none.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of all metrics: some thousand lines are usual.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// One line of Prometheus text: `name{labels} value`.
 #[derive(Debug, PartialEq)]
@@ -37,10 +23,10 @@ struct Sample<'a> {
     value: &'a str,
 }
 
-pub(crate) async fn metrics(args: &Metrics, trust: &Trust, json: bool) -> Result<u8, Failure> {
-    let text = fetch(&args.http, trust).await?;
+pub(crate) async fn metrics(port: &Port<'_>, unchanged: bool, json: bool) -> Result<u8, Failure> {
+    let text = fetch(port).await?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    if args.export.is_some() {
+    if unchanged {
         out.write_all(text.as_bytes())?;
     } else if json {
         let samples = text.lines().filter_map(sample);
@@ -58,58 +44,19 @@ pub(crate) async fn metrics(args: &Metrics, trust: &Trust, json: bool) -> Result
     Ok(OK)
 }
 
-async fn fetch(address: &str, trust: &Trust) -> Result<String, Failure> {
-    let token = trust::token(trust)?;
-    let unreachable = |why: &dyn std::fmt::Display| {
-        Failure::unreachable(format!("cannot reach a host's HTTP port at `{address}`: {why}; is `llambo serve` running?"))
-    };
-    match timeout(TIMEOUT, get(address, trust, token.as_deref())).await {
-        Err(_) => Err(unreachable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
-        Ok(Err(why)) => Err(unreachable(&why)),
-        Ok(Ok((StatusCode::OK, text))) => Ok(text),
-        Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(Failure::refused(format!(
+async fn fetch(port: &Port<'_>) -> Result<String, Failure> {
+    let (status, body) = port.whole(http::bare(Method::GET, "/metrics")?).await?;
+    let address = port.address();
+    match status {
+        StatusCode::OK => Ok(String::from_utf8_lossy(&body).into_owned()),
+        StatusCode::UNAUTHORIZED => Err(Failure::refused(format!(
             "`{address}/metrics` is for those who have a token; give `--token-file` or LLAMBO_TOKEN"
         ))),
-        Ok(Ok((StatusCode::FORBIDDEN, _))) => {
+        StatusCode::FORBIDDEN => {
             Err(Failure::refused(format!("`{address}/metrics` needs a token with the permission `observe`")))
         }
-        Ok(Ok((status, _))) => Err(Failure::refused(format!("`{address}/metrics` answered {status}; is this a llambo host?"))),
+        status => Err(Failure::refused(format!("`{address}/metrics` answered {status}; is this a llambo host?"))),
     }
-}
-
-/// Status and body of `/metrics`; the error is a sentence's end.
-async fn get(address: &str, trust: &Trust, token: Option<&str>) -> Result<(StatusCode, String), Error> {
-    let uri: Uri = address.parse()?;
-    let host = uri.authority().ok_or("it names no host")?;
-    let is_encrypted = uri.scheme_str() == Some("https");
-    let name = host.host().trim_matches(['[', ']']);
-    let stream = TcpStream::connect((name, host.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 }))).await?;
-    let stream = if is_encrypted { https::over(stream, name, trust).await? } else { Box::new(stream) };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::get("/metrics").header(header::HOST, host.as_str()).body(Empty::<Bytes>::new())?;
-    if let Some(token) = token {
-        request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {token}").parse()?);
-    }
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-        Ok::<_, Error>((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    // the connection has to be driven for the answer to come; that it ends is no news
-    tokio::pin!(answer);
-    let answer = tokio::select! {
-        answer = &mut answer => answer,
-        _ = connection => answer.await,
-    };
-    answer.map_err(|error| match error.downcast_ref::<hyper::Error>() {
-        // it spoke first and made no sense: before the request was sent, or after
-        Some(cause) if cause.is_parse() || cause.is_canceled() => {
-            "what answers there is no HTTP/1 server; the HTTP port of a host is 7480 and its gRPC port 7400, unless set otherwise"
-                .into()
-        }
-        _ => error,
-    })
 }
 
 /// `None` for comments and empty lines. A label's value may hold anything, braces and spaces too.

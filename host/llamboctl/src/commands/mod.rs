@@ -2,6 +2,8 @@
 
 mod cluster;
 mod faults;
+mod hosts;
+mod http;
 mod https;
 mod infer;
 mod listings;
@@ -10,24 +12,28 @@ mod metrics;
 mod modules;
 mod moving;
 mod policies;
+mod rehearsal;
 mod replays;
 mod sessions;
 mod status;
+mod tasks;
 mod template;
 mod tokens;
 mod traces;
 mod trust;
 mod wasm;
+mod workers;
 
 use std::cell::OnceCell;
 
 use llambo_client::Client;
 
+use self::http::Port;
 use crate::{
-    args::{Args, Command, Models, Nodes, trust::Token, trust::Trust},
+    args::{Args, Cluster, Command, Models, Nodes, bench::Bench, trust::Token, trust::Trust},
     bench, dish,
     exit::Failure,
-    limbot,
+    limbot, top,
 };
 
 pub(crate) use infer::{closing_line, interruptible, read, standard_input, whole};
@@ -48,7 +54,7 @@ pub(crate) struct Door {
 
 /// Runs one command; the number is the code to exit with.
 pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
-    let Args { host, json, trust, command } = args;
+    let Args { host, json, trust, command, .. } = args;
     let door = Door::new(host, trust);
     match command {
         Command::Dish(args) => dish::dish(door, args, json).await,
@@ -59,16 +65,24 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
 /// Runs one command that is not the shell.
 pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<u8, Failure> {
     let session = || Ok::<_, Failure>(Session { client: door.client()?, json });
+    let Door { host, trust, .. } = door;
     match command {
         Command::Infer(args) => infer::infer(&session()?, args).await,
         Command::Limbot(args) => limbot::limbot(session()?, args).await,
         Command::Dish(_) => Err(Failure::bad_input("this is the cluster shell already; `exit` leaves it")),
         Command::Embed(args) => infer::embed(&session()?, args).await,
         Command::Models(Models::List) => listings::models(&session()?).await,
-        Command::Nodes(Nodes::List { node_type, state, limit }) => {
-            listings::nodes(&session()?, node_type.unwrap_or_default(), state.unwrap_or_default(), limit).await
-        }
+        Command::Nodes(Nodes::List(args)) => listings::nodes(&session()?, args).await,
         Command::Status(args) => status::status(&session()?, &args).await,
+        Command::Top { interval } => top::run(&session()?, interval).await,
+        Command::Hosts { here: true } => hosts::here(json),
+        Command::Hosts { here: false } | Command::Cluster(Cluster::Hosts) => hosts::hosts(&session()?).await,
+        Command::Worker(args) => workers::worker(&session()?, args).await,
+        Command::Cluster(Cluster::Status(args)) => status::status(&session()?, &args).await,
+        Command::Cluster(Cluster::Test { port, timeout }) => {
+            rehearsal::test(&session()?, &Port::of(&port, host, trust), timeout).await
+        }
+        Command::Task(args) => tasks::task(&Port::of(&args.port, host, trust), args.task, json).await,
         Command::Spawn(args) => cluster::spawn(&session()?, &args).await,
         Command::Scale(args) => cluster::scale(&session()?, &args).await,
         Command::Drain(args) => cluster::drain(&session()?, args).await,
@@ -80,14 +94,14 @@ pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<
         Command::Fault(args) => faults::fault(&session()?, args).await,
         Command::Session(args) => sessions::session(&session()?, args).await,
         Command::Health(args) => cluster::health(&session()?, &args).await,
-        Command::Metrics(args) => metrics::metrics(&args, &door.trust, json).await,
+        Command::Metrics(args) => metrics::metrics(&Port::of(&args.port, host, trust), args.export.is_some(), json).await,
         Command::Config(crate::args::Config::Validate { file }) => local::validate(&file, json),
-        Command::Init(args) => local::init(&args, json),
+        Command::Init(args) | Command::Cluster(Cluster::Init(args)) => local::init(&args, json),
+        Command::GenerateConfig(args) => local::generate(&args, json),
         Command::Token(Token::New { tenant }) => tokens::new(&tenant, json),
-        Command::Bench(crate::args::Bench::Load(args)) => {
-            bench::load((&door.host, &trust::credentials(&door.trust)?), &args, json).await
-        }
+        Command::Bench(Bench::Load(args)) => bench::load((host, &trust::credentials(trust)?), &args, json).await,
         Command::Completion { shell } => local::completion(shell),
+        Command::Man { dir } => local::manual(dir.as_deref()),
     }
 }
 

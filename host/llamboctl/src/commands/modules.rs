@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::{Session, wasm};
 use crate::{
-    args::{Load, Module},
+    args::module::{Load, Module},
     exit::{Failure, OK},
     output::{
         self,
-        Align::{Left, Right},
+        Align::{Left, Right, State},
     },
 };
 
@@ -81,7 +81,7 @@ async fn list(session: &Session) -> Result<u8, Failure> {
     let columns = [
         ("NAME", Left),
         ("VERSION", Right),
-        ("STATE", Left),
+        ("STATE", State),
         ("KIND", Left),
         ("TYPE", Left),
         ("MODEL", Left),

@@ -9,7 +9,7 @@ use crate::{
     exit::{Failure, OK},
     output::{
         self,
-        Align::{Left, Right},
+        Align::{Left, Right, State},
     },
     route::PolicyRef,
 };
@@ -81,8 +81,8 @@ async fn list(session: &Session) -> Result<u8, Failure> {
         ("KIND", Left),
         ("NAME", Left),
         ("GEN", Right),
-        ("ROLE", Left),
-        ("STATE", Left),
+        ("ROLE", State),
+        ("STATE", State),
         ("CALLS", Right),
         ("FALLBACKS", Right),
         ("P50", Right),

@@ -82,7 +82,7 @@ fn to_text(out: &mut impl Write, s: &StatusResponse) -> io::Result<()> {
     let (queue, totals) = (s.queue.unwrap_or_default(), s.totals.unwrap_or_default());
     let draining = if s.draining { ", draining" } else { "" };
     let by_state: Vec<String> =
-        STATES.iter().filter_map(|state| s.nodes_by_state.get(*state).map(|n| format!("{n} {state}"))).collect();
+        STATES.iter().filter_map(|state| s.nodes_by_state.get(*state).map(|n| format!("{n} {}", output::state(state)))).collect();
     let by_type: Vec<String> =
         s.nodes_by_type.iter().collect::<BTreeMap<_, _>>().iter().map(|(name, n)| format!("{n} {name}")).collect();
     let total: u32 = s.nodes_by_state.values().sum();

@@ -42,10 +42,10 @@ pub(super) fn help(about: &[String]) -> Result<u8, Failure> {
 /// What clap says to a line: help goes to standard output and is a good end.
 pub(super) fn of_clap(error: &clap::Error) -> Result<u8, Failure> {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Err(Failure::misused(format!("more is needed\n\n{}", shortened(error.to_string().trim()))));
+        return Err(Failure::wrong_usage(format!("more is needed\n\n{}", shortened(error.to_string().trim()))));
     }
     if error.use_stderr() {
-        return Err(Failure::misused(shortened(&Failure::usage(error).message().replace("llamboctl help", "help"))));
+        return Err(Failure::wrong_usage(shortened(&Failure::usage(error).message().replace("llamboctl help", "help"))));
     }
     let text = error.render();
     let text = if terminal::may_style() { text.ansi().to_string() } else { text.to_string() };

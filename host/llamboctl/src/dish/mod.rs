@@ -171,7 +171,7 @@ impl Shell {
                 return Ok(Goes::Exit(code.unwrap_or(last)));
             }
             Ok(asked) => self.done(asked).await,
-            Err(why) => Err(Failure::misused(why)),
+            Err(why) => Err(Failure::wrong_usage(why)),
         };
         let is_failed = !matches!(done, Ok(OK));
         self.last = match done {
@@ -231,7 +231,7 @@ impl Shell {
         };
         if words::reads_standard_input(&args.command) {
             let why = "`-` is standard input, which is the shell's own; run this command by `llamboctl` itself";
-            return Err(Failure::misused(why));
+            return Err(Failure::wrong_usage(why));
         }
         let json = self.json || args.json;
         let own = match given {
