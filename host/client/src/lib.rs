@@ -24,6 +24,7 @@ mod ask;
 mod client;
 mod credentials;
 mod error;
+mod events;
 mod faults;
 mod generation;
 mod modules;
@@ -34,15 +35,16 @@ pub use ask::Ask;
 pub use client::{Client, Health, NodeFilter, StatusStream};
 pub use credentials::Credentials;
 pub use error::Error;
+pub use events::{EventFilter, EventStream, Happened};
 pub use generation::{Event, Generation};
 pub use llambo_proto::status::code_name;
 /// The messages that answers are made of, as in `llambo.proto`.
 pub use llambo_proto::v1::{
-    ActiveFault, DrainResponse, EmbedResponse, Fault, Finished, GetBalancerResponse, GetSessionResponse, HibernateResponse,
+    ActiveFault, DrainResponse, EmbedResponse, Event as ClusterEvent, Fault, Finished, GetBalancerResponse, GetSessionResponse, HibernateResponse,
     InferResponse, ListPoliciesResponse, LoadModuleResponse, LoadPolicyResponse, Message, Model, Module, Node, Piece, Policy,
     PolicyRef, PromotePolicyResponse, Refusal, ReplayDifference, ReplayOutcome, ReplayRoutesResponse, ResumePolicyResponse,
     RollBackModuleResponse, RollBackPolicyResponse, Route, RouteCandidate, RouteDecision, RouteEnd, RouteRecord, SamplingOptions,
-    ScaleResponse, Session, SessionUsage, SetBalancerResponse, SpawnResponse, Started, StatusResponse, Trial,
+    ScaleResponse, Session, SessionUsage, SetBalancerResponse, SpawnResponse, Started, StatusResponse, TierCount, TierServed, Trial,
     UnloadModuleResponse, UnloadPolicyResponse, Usage, WakeResponse, route_record,
 };
 pub use modules::NewModule;

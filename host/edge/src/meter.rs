@@ -31,6 +31,7 @@ const METHODS: [&str; 40] = [
     "llambo.v1.Cluster/ListNodes",
     "llambo.v1.Cluster/Status",
     "llambo.v1.Cluster/WatchStatus",
+    "llambo.v1.Cluster/WatchEvents",
     "llambo.v1.Cluster/GetBalancer",
     "llambo.v1.Cluster/SetBalancer",
     "llambo.v1.Cluster/Hibernate",

@@ -1,12 +1,19 @@
 //! What a configuration asks of this machine, and what of it is not there.
 
-use std::{collections::HashMap, fmt, fs, num::NonZero, thread};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, fs,
+    num::NonZero,
+    thread,
+    time::Duration,
+};
 
 use llambo_catalog::{Builtin, CatalogError, GgufHeader, ModelFile};
-use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
+use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, Scaling, TypeConfig};
 use llambo_inference::{ModelName, TenantName, TypeName};
 use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
 use llambo_llama::{Device, MOST_DRAFTED_SEQUENCES};
+use llambo_strategy::ScaleRules;
 
 /// What llama.cpp takes on a GPU beside weights and KV cache: buffers for one batch, and the driver's own.
 const GPU_WORKING_BYTES: u64 = 512 << 20;
@@ -252,6 +259,25 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
         env: node_type.env.clone(),
         expected: node_type.count,
     }
+}
+
+/// How the types of a configuration follow their load, as far as they do.
+pub(crate) fn scalings(config: &Config) -> BTreeMap<TypeName, ScaleRules> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let rules = |scaling: Scaling| ScaleRules {
+        min: scaling.min,
+        max: scaling.max,
+        target_load: scaling.target_load,
+        up_at: scaling.up_at,
+        down_at: scaling.down_at,
+        up_cool_down_ms: ms(scaling.up_cool_down),
+        down_cool_down_ms: ms(scaling.down_cool_down),
+        up_step: scaling.up_step.unwrap_or(u32::MAX),
+        down_step: scaling.down_step.unwrap_or(u32::MAX),
+        window_ms: ms(scaling.window),
+        idle_to_zero_ms: ms(scaling.idle_to_zero),
+    };
+    config.types.iter().filter_map(|of| Some((TypeName::from(&of.name), rules(of.scaling?)))).collect()
 }
 
 fn limits(config: &Config, node_type: &TypeConfig) -> Limits {

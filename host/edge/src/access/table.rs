@@ -32,7 +32,7 @@ const POLICIES: Need = Need::May(Permission::Policies);
 const OPERATE: Need = Need::May(Permission::Operate);
 
 /// Paths and what they need; a path that ends in `*` stands for all that begin so. The first row that fits counts.
-const GRPC: [(&str, Need); 36] = [
+const GRPC: [(&str, Need); 37] = [
     ("/llambo.v1.Inference/Generate", INFER),
     ("/llambo.v1.Inference/Infer", INFER),
     ("/llambo.v1.Inference/Embed", INFER),
@@ -45,6 +45,7 @@ const GRPC: [(&str, Need); 36] = [
     ("/llambo.v1.Cluster/ListNodes", Need::Observe),
     ("/llambo.v1.Cluster/Status", Need::Observe),
     ("/llambo.v1.Cluster/WatchStatus", Need::Observe),
+    ("/llambo.v1.Cluster/WatchEvents", Need::Observe),
     ("/llambo.v1.Cluster/GetBalancer", Need::Observe),
     ("/llambo.v1.Cluster/SetBalancer", OPERATE),
     ("/llambo.v1.Modules/LoadModule", MODULES),

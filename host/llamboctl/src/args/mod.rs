@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod event;
 pub(crate) mod fault;
 pub(crate) mod policy;
 pub(crate) mod session;
@@ -12,6 +13,7 @@ use clap::{ArgGroup, Args as Group, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::{
+    event::Events,
     fault::Fault,
     policy::Policy,
     session::Session,
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Nodes(Nodes),
     /// The cluster at a glance
     Status(Status),
+    /// What happened in the cluster, and why: nodes, scaling, breakers, policies, modules
+    Events(Events),
     /// Add nodes of a type
     Spawn(Count),
     /// Bring a type to a number of nodes; those that go finish their requests first
@@ -405,7 +409,7 @@ mod tests {
         for line in [
             "spawn --type t --count -1", "infer x --temperature=warm", "infer x --max-tokens -1", "nodes list --limit 0",
             "status --watch --interval 1ms", "bench load --concurrency 0", "infer x --tier 3", "infer x --answers 17",
-            "infer x --label team",
+            "infer x --label team", "events --since yesterday", "events --since #x",
         ] {
             let error = Args::try_parse_from(format!("llamboctl {line}").split(' ')).unwrap_err().to_string();
             assert!(error.contains("invalid value"), "{line}: {error}");

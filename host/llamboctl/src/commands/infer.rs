@@ -13,7 +13,7 @@ use crate::{
     args::{Embed, Infer},
     exit::{Failure, OK},
     output,
-    route::Route,
+    route::{self, Route},
 };
 
 /// Bytes read from standard input or a file: far above what any host takes, far below what would hurt this machine.
@@ -65,6 +65,7 @@ pub(super) async fn print(session: &Session, mut events: Generation) -> Result<u
                     end_line(&mut out, &text)?;
                     explanation(&started);
                     summary(&started, &finished);
+                    tier(&started, &finished);
                 }
             }
             Err(e) => {
@@ -109,6 +110,14 @@ fn summary(started: &Started, finished: &Finished) {
     );
 }
 
+/// Which tier served it, and why: where somebody looks, where that was asked for, and where it is not the one that it should be.
+fn tier(started: &Started, finished: &Finished) {
+    let mut err = io::stderr();
+    if let Some(served) = finished.tier.as_ref().filter(|served| err.is_terminal() || started.route.is_some() || served.fell_back) {
+        let _ = writeln!(err, "{}", output::for_terminal(&route::tier(served)));
+    }
+}
+
 fn whole(text: &str, started: &Started, finished: &Finished) -> serde_json::Value {
     let usage = finished.usage.unwrap_or_default();
     json!({
@@ -124,6 +133,7 @@ fn whole(text: &str, started: &Started, finished: &Finished) -> serde_json::Valu
         },
         "ttft_ms": finished.ttft_ms,
         "total_ms": finished.total_ms,
+        "tier": finished.tier.as_ref().map(route::tier_json),
         "route": started.route.clone().map(Route::from),
     })
 }

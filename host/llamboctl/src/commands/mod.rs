@@ -1,6 +1,7 @@
 //! One module for each group of commands. Each gets the connection and writes its answer to standard output.
 
 mod cluster;
+mod events;
 mod faults;
 mod https;
 mod infer;
@@ -49,6 +50,7 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
             listings::nodes(&session()?, node_type.unwrap_or_default(), state.unwrap_or_default(), limit).await
         }
         Command::Status(args) => status::status(&session()?, &args).await,
+        Command::Events(args) => events::events(&session()?, args).await,
         Command::Spawn(args) => cluster::spawn(&session()?, &args).await,
         Command::Scale(args) => cluster::scale(&session()?, &args).await,
         Command::Drain(args) => cluster::drain(&session()?, args).await,
