@@ -11,7 +11,7 @@ use std::{
 use llambo_catalog::{Builtin, CatalogError, GgufHeader, ModelFile};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, Scaling, TypeConfig};
 use llambo_inference::{ModelName, TenantName, TypeName};
-use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
+use llambo_isolate::{Limits, Module, Need, Shortage, TypeSettings, preflight};
 use llambo_llama::{Device, MOST_DRAFTED_SEQUENCES};
 use llambo_strategy::ScaleRules;
 
@@ -104,6 +104,11 @@ impl Plan {
         let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(config, t))).collect();
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
+        if problems.is_empty() {
+            let scaled: Vec<_> = config.types.iter().map(|t| (most(t), limits(config, t))).collect();
+            let what = |s: Shortage| Problem { what: format!("with all that `scaling` may make: {}", s.what), remedy: s.remedy };
+            warnings.extend(preflight(&scaled).1.into_iter().map(what));
+        }
         let available_bytes = available_bytes();
         let needed = isolates.idle_bytes + models.iter().map(PlannedModel::ram_bytes).sum::<u64>();
         if available_bytes.is_some_and(|available| needed > available) {
@@ -257,8 +262,13 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
         tenant_weight: config.tenant_weight(&node_type.tenant),
         args: node_type.args.clone(),
         env: node_type.env.clone(),
-        expected: node_type.count,
+        expected: most(node_type),
     }
+}
+
+/// Isolates that a type may come to have by itself.
+fn most(node_type: &TypeConfig) -> u32 {
+    node_type.scaling.map_or(node_type.count, |scaling| scaling.max.max(node_type.count))
 }
 
 /// How the types of a configuration follow their load, as far as they do.

@@ -96,7 +96,7 @@ async fn a_tier_without_nodes_wakes_although_another_one_serves_in_its_place() {
     assert_eq!(stage.cluster.n_live(&"small".into()), 0);
     assert_eq!(served(&stage, saying("a", SIMPLE)).await.1, 2, "served at once, by another tier");
     scaler.round().await;
-    assert_eq!(stage.cluster.n_live(&"small".into()), 1);
+    assert!(stage.cluster.n_live(&"small".into()) > 0);
     assert_eq!(served(&stage, saying("b", SIMPLE)).await.1, 0);
     // and nobody who asks for another tier wakes it
     let stage = tiered(0, 1, settings(), Some(ScaleRules::between(0, 4))).await;

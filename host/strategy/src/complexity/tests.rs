@@ -16,10 +16,10 @@ fn three_requests_that_anybody_would_tell_apart() {
 
 #[test]
 fn what_it_says_of_a_request_has_counts_and_none_of_its_words() {
-    let complexity = of("Write a poem about Zanzibar. It must rhyme and must not mention sand.\n```\nx = 1\n```");
+    let complexity = of("Write a poem about Zanzibar. It must rhyme.\n```\nx = 1\n```");
     assert_eq!(
         complexity.to_string(),
-        "medium, 7 points: 17 words, 1 that ask for a text, 2 conditions, 1 lines of code"
+        "medium, 7 points: 13 words, 1 that ask for a text, 1 conditions, 1 lines of code"
     );
 }
 
@@ -53,6 +53,6 @@ proptest! {
     #[test]
     fn a_condition_more_is_never_simpler(text in "[a-z ]{0,80}", n in 0usize..6) {
         let more = format!("{text}{}", " must".repeat(n));
-        prop_assert!(of(&more).points >= of(&text).points || text.ends_with(|c: char| c != ' '));
+        prop_assert!(of(&more).points >= of(&text).points);
     }
 }

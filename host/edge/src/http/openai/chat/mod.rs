@@ -25,10 +25,10 @@ use crate::{
     post,
     path = "/v1/chat/completions",
     tag = "OpenAI",
-    params(("llambo-tier" = Option<u8>, Header, description = "The headers `llambo-node` and, where there are tiers, `llambo-tier`, `llambo-tier-wanted`, `llambo-tier-by` and `llambo-tier-reason` say who serves it. The tier that should serve it, 0 to 2")),
+    params(("llambo-tier" = Option<u8>, Header, description = "The tier that should serve it, 0 to 2")),
     request_body = ChatBody,
     responses(
-        (status = 200, description = "The answer; with `stream: true`, `data:` lines with a chunk each, the last `[DONE]`", content(
+        (status = 200, description = "The answer; with `stream: true`, `data:` lines with a chunk each, the last `[DONE]`. The headers `llambo-node` and, where there are tiers, `llambo-tier`, `llambo-tier-wanted`, `llambo-tier-by` and `llambo-tier-reason` say who serves it", content(
             (ChatCompletion = "application/json"),
             (ChatChunk = "text/event-stream"),
         )),

@@ -25,10 +25,10 @@ use crate::{
     post,
     path = "/v1/completions",
     tag = "OpenAI",
-    params(("llambo-tier" = Option<u8>, Header, description = "The headers `llambo-node` and, where there are tiers, `llambo-tier`, `llambo-tier-wanted`, `llambo-tier-by` and `llambo-tier-reason` say who serves it. The tier that should serve it, 0 to 2")),
+    params(("llambo-tier" = Option<u8>, Header, description = "The tier that should serve it, 0 to 2")),
     request_body = CompletionBody,
     responses(
-        (status = 200, description = "The texts; with `stream: true`, `data:` lines of the same form, the last `[DONE]`", content(
+        (status = 200, description = "The texts; with `stream: true`, `data:` lines of the same form, the last `[DONE]`. The headers `llambo-node` and, where there are tiers, `llambo-tier`, `llambo-tier-wanted`, `llambo-tier-by` and `llambo-tier-reason` say who serves it", content(
             (Completion = "application/json"),
             (Completion = "text/event-stream"),
         )),
