@@ -182,7 +182,16 @@ fn filled(event: AnswerEvent) -> AnswerEvent {
 
 impl NodeFactory for Troupe {
     fn types(&self) -> Vec<TypeInfo> {
-        TYPES.map(|name| TypeInfo { name: name.into(), model: MODEL.into(), tenant: "default".into(), bounds: None }).into()
+        TYPES
+            .map(|name| TypeInfo {
+                name: name.into(),
+                model: MODEL.into(),
+                tenant: "default".into(),
+                bounds: None,
+                scaling: None,
+                tier: 0,
+            })
+            .into()
     }
 
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>> {

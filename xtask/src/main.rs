@@ -5,8 +5,10 @@
 #![expect(clippy::print_stdout, reason = "a command-line program speaks on standard output")]
 
 mod arguments;
+mod autoscaling;
 mod bench;
 mod build;
+mod complexity;
 mod demo;
 mod environment;
 mod fuzz;
@@ -17,6 +19,7 @@ mod metrics;
 mod package;
 mod packages;
 mod page;
+mod picture;
 mod scale;
 mod setup;
 mod step;
@@ -65,6 +68,18 @@ const COMMANDS: &[Command] = &[
         synopsis: scale::SYNOPSIS,
         about: "start a host with many isolates, send load, print and save a report",
         run: scale::run,
+    },
+    Command {
+        name: "autoscaling",
+        synopsis: autoscaling::SYNOPSIS,
+        about: "draw what the built-in scaler does under several loads",
+        run: autoscaling::run,
+    },
+    Command {
+        name: "complexity",
+        synopsis: complexity::SYNOPSIS,
+        about: "measure the built-in classifier on labelled prompts, into host/COMPLEXITY.md",
+        run: complexity::run,
     },
     Command {
         name: "bench",

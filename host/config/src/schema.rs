@@ -3,13 +3,15 @@
 mod loaded;
 mod network;
 mod routing;
+mod scaling;
 mod telemetry;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 pub use loaded::{Hibernation, Modules, Policies, Sessions, Tasks};
 pub use network::{Access, Exposure, Network, Permission, Tls};
-pub use routing::{Balancing, Queue, Strategy};
+pub use routing::{Balancing, Classifier, Queue, Strategy};
+pub use scaling::Scaling;
 pub use telemetry::{Metrics, OtlpProtocol, Tracing};
 
 /// A whole configuration, checked.
@@ -185,6 +187,8 @@ pub struct TypeConfig {
     pub labels: Vec<(String, String)>,
     /// The fewest and the most isolates that a scaler policy may leave it; `None`: it scales others only.
     pub scale: Option<(u32, u32)>,
+    /// How many there are while the host runs; `None`: as many as operators say.
+    pub scaling: Option<Scaling>,
     /// Whose isolates these are: `default`, or one of [`Config::tenants`].
     pub tenant: String,
     /// CPU time the guest may use for one request.
@@ -331,6 +335,7 @@ macro_rules! named {
 pub(crate) use named;
 
 named!(KvType { F16 => "f16", Q8_0 => "q8_0" });
+named!(Classifier { Heuristic => "heuristic", Off => "off" });
 named!(LogFormat { Text => "text", Json => "json" });
 named!(Strategy {
     RoundRobin => "round-robin",

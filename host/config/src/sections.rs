@@ -3,6 +3,7 @@
 mod modules;
 mod network;
 mod policies;
+mod scaling;
 mod sessions;
 mod tasks;
 mod telemetry;
@@ -14,8 +15,8 @@ pub use types::is_name;
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use crate::{
-    Balancing, Cache, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, Queue, Shutdown,
-    Strategy,
+    Balancing, Cache, Classifier, Config, FilePath, Hibernation, KvType, LogFormat, Logging, ModelConfig, ModelSource, Queue,
+    Shutdown, Strategy,
     decode::{Decoder, Map, Value, meant},
     spelling::listed,
     tree::Node,
@@ -27,6 +28,7 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("", ROOT),
     ("models", MODEL),
     ("types", types::TYPE),
+    ("types", scaling::SCALING),
     ("tenants", tenants::TENANT),
     ("modules", modules::MODULES),
     ("policies", policies::POLICIES),
@@ -55,7 +57,7 @@ const MODEL: &[&str] = &[
     "kv-memory", "kv-disk", "embeddings",
 ];
 const GPU: &[&str] = &["layers", "devices"];
-const BALANCING: &[&str] = &["strategy", "attempts", "stall-timeout"];
+const BALANCING: &[&str] = &["strategy", "attempts", "stall-timeout", "classifier"];
 const FAULTS: &[&str] = &["allow"];
 const QUEUE: &[&str] = &["max-waiting", "max-in-flight", "max-wait"];
 const SHUTDOWN: &[&str] = &["drain"];
@@ -101,6 +103,7 @@ pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path, accepted
             strategy: balancing.choice("strategy", Strategy::NAMES).unwrap_or_default(),
             attempts: balancing.whole("attempts", 1..=10).unwrap_or(3),
             stall_timeout: balancing.duration("stall-timeout", 10 * MS..=DAY),
+            classifier: balancing.choice("classifier", Classifier::NAMES).unwrap_or_default(),
         },
         allow_faults: root.section("faults", FAULTS).switch("allow").unwrap_or(false),
         queue: Queue {

@@ -1,3 +1,4 @@
+mod scaling;
 mod security;
 
 use std::{fs, path::PathBuf, time::Duration};

@@ -2,17 +2,19 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures::{FutureExt, Stream, future::BoxFuture};
 use llambo_inference::{AnswerEvent, AnswerStream, Fault, InferenceError, Journal, ModelName, NodeId, Part, RequestId};
-use llambo_orchestrator::{DispatchError, Route, Routed};
+use llambo_orchestrator::{DispatchError, Route, Routed, TierNote};
 use llambo_proto::convert::Timing;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
+    grpc::route,
     serve::{Closing, closed},
     trace,
 };
@@ -41,6 +43,8 @@ pub(crate) struct Answering {
     pub(crate) model: ModelName,
     /// If it was asked for.
     pub(crate) route: Option<Box<Route>>,
+    /// The tier that serves it, where there are several.
+    pub(crate) tier: Option<Arc<TierNote>>,
     /// Where its tokens are written down.
     pub(crate) journal: Option<Journal>,
     /// Gone once it has ended, so that its node is free even while the client is slow to take the last message.
@@ -81,6 +85,7 @@ impl Answering {
             model,
             node: answer.node,
             route: answer.route,
+            tier: answer.tier,
             journal: None,
             events: Some(answer.events),
             received,
@@ -102,7 +107,8 @@ impl Answering {
 
     /// How long it took, up to now.
     pub(crate) fn timing(&self) -> Timing {
-        Timing { ttft_ms: ms(self.ttft), total_ms: ms(self.received.elapsed()) }
+        let tier = self.tier.as_deref().map(route::tier);
+        Timing { ttft_ms: ms(self.ttft), total_ms: ms(self.received.elapsed()), tier }
     }
 
     fn fail(&mut self, error: InferenceError) -> Poll<Option<Result<AnswerEvent, DispatchError>>> {
@@ -194,7 +200,7 @@ mod tests {
         let now = Instant::now();
         Answering::new(
             ("r".into(), "m".into()),
-            Routed { node: "n".into(), events, route: None },
+            Routed { node: "n".into(), events, route: None, tier: None },
             now,
             timeout.map(|t| Deadline::new(now, t)),
             open(),

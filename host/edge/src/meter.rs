@@ -32,6 +32,7 @@ const METHODS: [&str; 41] = [
     "llambo.v1.Cluster/ListHosts",
     "llambo.v1.Cluster/Status",
     "llambo.v1.Cluster/WatchStatus",
+    "llambo.v1.Cluster/WatchEvents",
     "llambo.v1.Cluster/GetBalancer",
     "llambo.v1.Cluster/SetBalancer",
     "llambo.v1.Cluster/Hibernate",

@@ -10,17 +10,20 @@ use futures::future::BoxFuture;
 use llambo_inference::{Node, TypeName};
 use llambo_isolate::{Dormitory, NodeType, SandboxError, Sleeper};
 use llambo_orchestrator::{Found, NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
+use llambo_strategy::ScaleRules;
 
 /// Makes isolates of the configuration's types, and of modules that were published.
 pub(crate) struct IsolateFactory {
     types: RwLock<BTreeMap<TypeName, Arc<NodeType>>>,
+    /// How the configuration's types follow their load.
+    scalings: BTreeMap<TypeName, ScaleRules>,
     /// Where isolates are put aside.
     dormitory: Option<Arc<Dormitory>>,
 }
 
 impl IsolateFactory {
-    pub(crate) fn new(dormitory: Option<Arc<Dormitory>>) -> Self {
-        Self { types: RwLock::default(), dormitory }
+    pub(crate) fn new(dormitory: Option<Arc<Dormitory>>, scalings: BTreeMap<TypeName, ScaleRules>) -> Self {
+        Self { types: RwLock::default(), scalings, dormitory }
     }
 
     /// What is put aside from now on stays there when its isolate stops: the host ends.
@@ -53,7 +56,7 @@ fn adopt_one(types: &BTreeMap<TypeName, Arc<NodeType>>, path: &Path) -> Result<A
     node_type.adopt(sleeper).map(|isolate| isolate as Arc<dyn Node>).map_err(|e| e.to_string())
 }
 
-/// A type as the orchestrator sees it.
+/// A type as the orchestrator sees it, unless it follows its load.
 pub(crate) fn info(node_type: &NodeType) -> TypeInfo {
     let settings = node_type.settings();
     TypeInfo {
@@ -61,6 +64,8 @@ pub(crate) fn info(node_type: &NodeType) -> TypeInfo {
         model: settings.serves.clone(),
         tenant: settings.tenant.clone(),
         bounds: settings.bounds,
+        scaling: None,
+        tier: settings.tier,
     }
 }
 
@@ -77,7 +82,12 @@ pub(crate) async fn spawn(node_type: &Arc<NodeType>, count: u32) -> Result<Spawn
 
 impl NodeFactory for IsolateFactory {
     fn types(&self) -> Vec<TypeInfo> {
-        self.types.read().unwrap_or_else(PoisonError::into_inner).values().map(|node_type| info(node_type)).collect()
+        let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
+        let info = |node_type: &Arc<NodeType>| {
+            let info = info(node_type);
+            TypeInfo { scaling: self.scalings.get(&info.name).copied(), ..info }
+        };
+        types.values().map(info).collect()
     }
 
     fn adopt(&self) -> BoxFuture<'_, Vec<Found>> {

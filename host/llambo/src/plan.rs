@@ -1,13 +1,20 @@
 //! What a configuration asks of this machine, and what of it is not there.
 
-use std::{collections::HashMap, fmt, num::NonZero, thread};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    num::NonZero,
+    thread,
+    time::Duration,
+};
 
 use llambo_catalog::{Builtin, CatalogError, GgufHeader, ModelFile};
-use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, TypeConfig};
+use llambo_config::{Config, KvType, ModelConfig, ModelSource, ModuleSource, Scaling, TypeConfig};
 use llambo_hardware::{Detector, Machine};
 use llambo_inference::{ModelName, TenantName, TypeName};
-use llambo_isolate::{Limits, Module, Need, TypeSettings, preflight};
+use llambo_isolate::{Limits, Module, Need, Shortage, TypeSettings, preflight};
 use llambo_llama::{Device, MOST_DRAFTED_SEQUENCES};
+use llambo_strategy::ScaleRules;
 
 /// What llama.cpp takes on a GPU beside weights and KV cache: buffers for one batch, and the driver's own.
 const GPU_WORKING_BYTES: u64 = 512 << 20;
@@ -99,6 +106,11 @@ impl Plan {
         let wanted: Vec<(u32, Limits)> = config.types.iter().map(|t| (t.count, limits(config, t))).collect();
         let (isolates, shortages) = preflight(&wanted);
         problems.extend(shortages.into_iter().map(|s| Problem { what: s.what, remedy: s.remedy }));
+        if problems.is_empty() {
+            let scaled: Vec<_> = config.types.iter().map(|t| (most(t), limits(config, t))).collect();
+            let what = |s: Shortage| Problem { what: format!("with all that `scaling` may make: {}", s.what), remedy: s.remedy };
+            warnings.extend(preflight(&scaled).1.into_iter().map(what));
+        }
         let machine = Detector::new().machine();
         let available = machine.memory.available_bytes;
         let needed = isolates.idle_bytes + models.iter().map(PlannedModel::ram_bytes).sum::<u64>();
@@ -254,8 +266,32 @@ pub(crate) fn type_settings(config: &Config, node_type: &TypeConfig) -> TypeSett
         tenant_weight: config.tenant_weight(&node_type.tenant),
         args: node_type.args.clone(),
         env: node_type.env.clone(),
-        expected: node_type.count,
+        expected: most(node_type),
     }
+}
+
+/// Isolates that a type may come to have by itself.
+fn most(node_type: &TypeConfig) -> u32 {
+    node_type.scaling.map_or(node_type.count, |scaling| scaling.max.max(node_type.count))
+}
+
+/// How the types of a configuration follow their load, as far as they do.
+pub(crate) fn scalings(config: &Config) -> BTreeMap<TypeName, ScaleRules> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let rules = |scaling: Scaling| ScaleRules {
+        min: scaling.min,
+        max: scaling.max,
+        target_load: scaling.target_load,
+        up_at: scaling.up_at,
+        down_at: scaling.down_at,
+        up_cool_down_ms: ms(scaling.up_cool_down),
+        down_cool_down_ms: ms(scaling.down_cool_down),
+        up_step: scaling.up_step.unwrap_or(u32::MAX),
+        down_step: scaling.down_step.unwrap_or(u32::MAX),
+        window_ms: ms(scaling.window),
+        idle_to_zero_ms: ms(scaling.idle_to_zero),
+    };
+    config.types.iter().filter_map(|of| Some((TypeName::from(&of.name), rules(of.scaling?)))).collect()
 }
 
 fn limits(config: &Config, node_type: &TypeConfig) -> Limits {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use llambo_config::{Config, Policies as PolicyConfig};
-use llambo_orchestrator::{Autoscaler, Cluster, Policies as Seats};
+use llambo_orchestrator::Policies as Seats;
 use llambo_policy::{Policies, Settings};
 use llambo_strategy::{NewPolicy, Place, PolicyDesk, PolicyError, PolicyKind, Role, Source};
 use tokio::{
@@ -47,16 +47,6 @@ pub(crate) fn seats(policies: &Policies, config: &PolicyConfig) -> Seats {
         scaler: policies.scaler(),
         fusion: policies.fusion(),
         grants_prompt: config.grants_prompt,
-    }
-}
-
-/// Asks the scaler again and again.
-pub(crate) async fn autoscale(cluster: Cluster, every: Duration) {
-    let (mut autoscaler, mut ticks) = (Autoscaler::new(cluster), interval(every));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        autoscaler.round().await;
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
 
 use llambo_config::Config;
 use llambo_edge::{Bound, Host, Settings as EdgeSettings};
-use llambo_inference::{ModelName, Models, TokenHooks, TypeName};
+use llambo_inference::{ClusterEvent, EventKind, ModelName, Models, TokenHooks, TypeName};
 use llambo_isolate::{Dormitory, Sandbox};
-use llambo_orchestrator::{Cluster, NodeFactory, Settings as ClusterSettings};
+use llambo_orchestrator::{Autoscaler, Cluster, NodeFactory, Settings as ClusterSettings};
 use llambo_tasks::Tasks;
 use llambo_telemetry::Exporting;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -29,7 +29,7 @@ use crate::{
     hardware,
     logging::{self, Traces},
     models,
-    plan::{Plan, module, type_settings},
+    plan::{Plan, module, scalings, type_settings},
     policies,
     publish::Publisher,
     security, sessions,
@@ -90,6 +90,8 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     let types = Arc::clone(&factory) as Arc<dyn NodeFactory>;
     let seats = policies::seats(&policies, &config.policies);
     let cluster = Cluster::with_policies(types, cluster_settings(&config), seats).map_err(Failure::machine)?;
+    policies.tells(cluster.witness());
+    tell_start(&cluster, &models);
     // those that are there already count; those of published modules come when these are there
     let early = cluster.adopt().await.map_err(Failure::machine)?.nodes.len();
     spawn(&config, &cluster).await?;
@@ -104,7 +106,7 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     let mut watching = JoinSet::new();
     watching.spawn(keep_gauges(cluster.clone(), models.clone(), metrics.clone()));
     watching.spawn(sessions.clone().sweep());
-    watching.spawn(policies::autoscale(cluster.clone(), config.policies.scale_every));
+    watching.spawn(Autoscaler::new(cluster.clone()).run(config.policies.scale_every));
     if let Some(folder) = policies::Folder::of(&config, &policies) {
         watching.spawn(folder.watch());
     }
@@ -186,7 +188,7 @@ fn prepare(config: &Config, hooks: &Arc<dyn TokenHooks>) -> Result<(Models, Sand
     if let Some(dormitory) = &dormitory {
         sandbox = sandbox.with_dormitory(Arc::clone(dormitory));
     }
-    let factory = IsolateFactory::new(dormitory);
+    let factory = IsolateFactory::new(dormitory, scalings(config));
     for node_type in &config.types {
         let began = Instant::now();
         let made = module(node_type).and_then(|module| sandbox.node_type(type_settings(config, node_type), module));
@@ -195,6 +197,17 @@ fn prepare(config: &Config, hooks: &Arc<dyn TokenHooks>) -> Result<(Models, Sand
         factory.insert(made);
     }
     Ok((models, sandbox, factory))
+}
+
+/// What there is before the first isolate.
+fn tell_start(cluster: &Cluster, models: &Models) {
+    let witness = cluster.witness();
+    witness.tell(ClusterEvent::new(EventKind::HostStarted, "host", format!("llambo {}", env!("CARGO_PKG_VERSION"))));
+    for engine in models.all() {
+        let info = engine.info();
+        let reason = format!("{}, {} tokens of context, {} sequences", info.architecture, info.n_context, info.n_sequences);
+        witness.tell(ClusterEvent::new(EventKind::ModelLoaded, info.name.to_string(), reason));
+    }
 }
 
 fn edge_settings(config: &Config, is_traced: bool) -> EdgeSettings {
@@ -219,6 +232,7 @@ fn cluster_settings(config: &Config) -> ClusterSettings {
         max_wait: config.queue.max_wait,
         attempts: config.balancing.attempts,
         stall_timeout: config.balancing.stall_timeout,
+        judges_tiers: config.balancing.classifier == llambo_config::Classifier::Heuristic,
         allow_faults: config.allow_faults,
         strategy: config.balancing.strategy.as_str().to_owned(),
         tenants: security::terms(config),

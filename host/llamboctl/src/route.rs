@@ -30,6 +30,8 @@ pub(crate) struct Route {
     pub(crate) shadow: Option<String>,
     pub(crate) tier: Option<u32>,
     pub(crate) tier_by: Option<String>,
+    #[serde(default)]
+    pub(crate) tier_reason: Option<String>,
     pub(crate) admission: Option<String>,
 }
 
@@ -82,7 +84,9 @@ impl Route {
         line("node", self.chosen.clone())?;
         line("chosen by", format!("{by}; decided in {took}"))?;
         if let Some(tier) = self.tier {
-            line("tier", self.tier_by.as_ref().map_or_else(|| tier.to_string(), |by| format!("{tier}, said by the {by}")))?;
+            let by = self.tier_by.as_ref().map_or_else(String::new, |by| format!(", said by the {by}"));
+            let why = self.tier_reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            line("tier", format!("{tier}{by}{why}"))?;
         }
         if let Some(verdict) = &self.admission {
             line("admission", verdict.clone())?;
@@ -149,6 +153,7 @@ impl From<wire::Route> for Route {
             shadow: some(route.shadow),
             tier: route.tier,
             tier_by: some(route.tier_by),
+            tier_reason: some(route.tier_reason),
             admission: some(route.admission),
         }
     }
@@ -171,6 +176,7 @@ impl From<Route> for wire::Route {
             shadow: route.shadow.unwrap_or_default(),
             tier: route.tier,
             tier_by: route.tier_by.unwrap_or_default(),
+            tier_reason: route.tier_reason.unwrap_or_default(),
             admission: route.admission.unwrap_or_default(),
         }
     }
@@ -239,6 +245,29 @@ impl From<Candidate> for wire::RouteCandidate {
     }
 }
 
+/// Which tier served an answer, and why, as a line.
+pub(crate) fn tier(served: &wire::TierServed) -> String {
+    let by = if served.by.is_empty() { String::new() } else { format!(", said by the {}", served.by) };
+    match served.wanted {
+        Some(wanted) if served.fell_back => {
+            format!("served by {} of tier {} in the place of tier {wanted}{by}: {}", served.node, served.tier, served.reason)
+        }
+        _ => format!("served by {} of tier {}{by}: {}", served.node, served.tier, served.reason),
+    }
+}
+
+/// The same as `JSON.md` describes it.
+pub(crate) fn tier_json(served: &wire::TierServed) -> serde_json::Value {
+    serde_json::json!({
+        "node": served.node,
+        "tier": served.tier,
+        "wanted": served.wanted,
+        "by": some(served.by.clone()),
+        "reason": served.reason,
+        "fell_back": served.fell_back,
+    })
+}
+
 /// Text, if there is any.
 pub(crate) fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
@@ -286,8 +315,23 @@ pub(crate) mod tests {
             shadow: "tiny-0".into(),
             tier: Some(0),
             tier_by: "classifier".into(),
+            tier_reason: String::new(),
             admission: "queue".into(),
         }
+    }
+
+    #[test]
+    fn a_tier_that_is_not_the_one_asked_for_is_called_that() {
+        let (node, by, reason) = ("big-1".to_owned(), "heuristic".to_owned(), "simple; no node of tier 0 was free".to_owned());
+        let served = wire::TierServed { node, tier: 2, wanted: Some(0), by, reason, fell_back: true };
+        assert_eq!(
+            tier(&served),
+            "served by big-1 of tier 2 in the place of tier 0, said by the heuristic: simple; no node of tier 0 was free"
+        );
+        let any =
+            wire::TierServed { wanted: None, by: String::new(), reason: "any tier would do".into(), fell_back: false, ..served };
+        assert_eq!(tier(&any), "served by big-1 of tier 2: any tier would do");
+        assert_eq!((&tier_json(&any)["wanted"], &tier_json(&any)["by"]), (&serde_json::Value::Null, &serde_json::Value::Null));
     }
 
     fn explained(route: wire::Route) -> String {

@@ -63,6 +63,7 @@ pub(crate) struct Pick {
     /// Its number, or that of all that share its cache.
     pub(crate) home: u64,
     pub(crate) choice: Duration,
+    pub(crate) tier: u8,
 }
 
 pub(crate) enum Admitted {
@@ -85,6 +86,8 @@ pub(crate) struct Effects {
     pub(crate) stop: Vec<Arc<dyn Node>>,
     /// Nodes that rest because they failed, and until when.
     pub(crate) rests: Vec<(NodeKey, Instant)>,
+    /// Somebody waits for a type that has no nodes.
+    pub(crate) wanted: bool,
     /// Nothing is in flight and nobody waits.
     pub(crate) idle: bool,
 }
@@ -150,6 +153,7 @@ impl Admission {
         effects: &mut Effects,
     ) -> Result<(Ticket, Admitted), DispatchError> {
         let scope = self.enter(wanted)?;
+        let is_missed = self.registry.miss(scope, wanted);
         let turn = self.turns.turn(&wanted.claim);
         let ticket = self.queue.ticket(wanted.deferred, turn);
         if let Some(pick) = self.take(scope, &[], wanted) {
@@ -157,6 +161,7 @@ impl Admission {
             return Ok((ticket, Admitted::Now(pick)));
         }
         self.check_room(wanted, now, effects)?;
+        effects.wanted |= is_missed;
         Ok((ticket, Admitted::Later(self.wait(scope, ticket, wanted.clone(), Vec::new()))))
     }
 
@@ -266,7 +271,7 @@ impl Admission {
             return Err(DispatchError::Draining);
         }
         let scope = self.registry.resolve(wanted)?;
-        if self.registry.scope(scope).live == 0 {
+        if self.registry.scope(scope).live == 0 && !self.registry.may_wake(scope) {
             return Err(wanted.no_node());
         }
         Ok(scope)
@@ -306,7 +311,7 @@ impl Admission {
     pub(crate) fn pick(&self, key: NodeKey, choice: Duration) -> Option<Pick> {
         let entry = self.registry.entry(key)?;
         let home = if entry.shares_cache { SHARED } else { entry.number };
-        Some(Pick { key, node: Arc::clone(&entry.node), id: entry.id.clone(), home, choice })
+        Some(Pick { key, node: Arc::clone(&entry.node), id: entry.id.clone(), home, choice, tier: entry.tier })
     }
 
     /// Changes a node, removes it if it is idle and will take nothing more, and tells the queue what that means for its scopes.
@@ -318,7 +323,7 @@ impl Admission {
         for id in scopes {
             let scope = self.registry.scope(id);
             self.queue.set_servable(id, scope.has_candidates());
-            if scope.live == 0 {
+            if scope.live == 0 && !self.registry.may_wake(id) {
                 for (ticket, waiter) in self.queue.clear(id) {
                     self.turns.left(&waiter.wanted.claim.flow, ticket, id);
                     effects.calls.push((waiter.call, Err(Gone::NoNode)));

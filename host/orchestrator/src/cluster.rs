@@ -1,8 +1,8 @@
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use llambo_inference::{ModelName, Node, NodeId, NodeState, TenantName, TypeName};
-use llambo_strategy::{by_name, percentile};
+use llambo_inference::{ClusterEvent, EventKind, ModelName, Node, NodeId, NodeState, TenantName, TypeName};
+use llambo_strategy::{ScaleRules, by_name, percentile};
 use tokio::{
     sync::{Semaphore, SemaphorePermit, broadcast},
     time::{Instant, timeout_at},
@@ -46,7 +46,7 @@ pub type Found = Result<Arc<dyn Node>, (String, String)>;
 pub(crate) type Named = (NodeId, Arc<dyn Node>);
 
 /// A node type of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TypeInfo {
     /// What requests and operators call it.
     pub name: TypeName,
@@ -54,8 +54,12 @@ pub struct TypeInfo {
     pub model: ModelName,
     /// Whose its nodes are.
     pub tenant: TenantName,
-    /// The fewest and the most nodes that a scaler may leave it; `None`: it is not scaled.
+    /// The fewest and the most nodes that a scaler policy may leave it, where `scaling` says nothing; `None`: it is not scaled.
     pub bounds: Option<(u32, u32)>,
+    /// How its number of nodes follows its load; `None`: it does not.
+    pub scaling: Option<ScaleRules>,
+    /// Capability class, 0 to 2; higher is stronger.
+    pub tier: u8,
 }
 
 /// New nodes.
@@ -131,6 +135,7 @@ impl Cluster {
             admission.registry.know(&info);
         }
         let shared = Arc::new(Shared::new(admission, settings, policies));
+        shared.note_tiers();
         Ok(Self { shared, factory, operations: Arc::new(Semaphore::new(1)) })
     }
 
@@ -156,7 +161,7 @@ impl Cluster {
     /// [`ClusterError::DuplicateNode`] if the factory broke its promise: the other nodes were added.
     pub async fn spawn(&self, node_type: &TypeName, count: u32) -> Result<SpawnReport, ClusterError> {
         let _turn = self.turn().await;
-        self.spawn_in_turn(node_type, count).await
+        self.spawn_in_turn(node_type, count, Cause::ASKED).await
     }
 
     /// Brings a type to `count` nodes. Of too many the idlest go first, the last among equals; busy ones finish what they
@@ -165,18 +170,33 @@ impl Cluster {
     /// # Errors
     /// As [`Self::spawn`].
     pub async fn scale(&self, node_type: &TypeName, count: u32) -> Result<ScaleReport, ClusterError> {
+        let done = self.scale_because(node_type, count, Cause { reason: "an operator scaled it", ..Cause::ASKED }).await?;
+        if done.before != done.after {
+            let kind = if done.after > done.before { EventKind::ScaleUp } else { EventKind::ScaleDown };
+            let reason = format!("from {} to {}: an operator said so", done.before, done.after);
+            self.tell(ClusterEvent::of_type(kind, node_type, done.after.abs_diff(done.before), reason));
+        }
+        Ok(done)
+    }
+
+    pub(crate) async fn scale_because(
+        &self,
+        node_type: &TypeName,
+        count: u32,
+        cause: Cause,
+    ) -> Result<ScaleReport, ClusterError> {
         let _turn = self.turn().await;
         let info = self.known(node_type)?;
-        self.shared.lock().registry.know(&info);
+        self.know(&info);
         let mut live = self.nodes_of(node_type, Entry::is_live);
-        self.drain_keys(&keys(self.nodes_of(node_type, |entry| entry.state() == NodeState::Failed)));
+        self.drain_keys(&keys(self.nodes_of(node_type, |entry| entry.state() == NodeState::Failed)), "it failed");
         let before = n_nodes(live.len());
         if count > before {
-            self.spawn_in_turn(node_type, count - before).await?;
+            self.spawn_in_turn(node_type, count - before, cause).await?;
         } else {
             live.sort_unstable();
             live.truncate((before - count) as usize);
-            self.drain_keys(&keys(live));
+            self.drain_keys(&keys(live), cause.reason);
         }
         let after = self.n_live(node_type);
         tracing::info!(node_type = %node_type, before, after, "scaled");
@@ -189,7 +209,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError::UnknownNode`] or [`ClusterError::UnknownType`]: nothing was changed.
     pub fn drain(&self, target: &DrainTarget) -> Result<u32, ClusterError> {
-        let draining = self.drain_keys(&self.keys_at(target)?);
+        let draining = self.drain_keys(&self.keys_at(target)?, "an operator drained it");
         tracing::info!(draining, "draining nodes");
         Ok(draining)
     }
@@ -231,6 +251,7 @@ impl Cluster {
                 }
             }
         }
+        self.shared.note_tiers();
         twice.map_or(Ok(()), |node| Err(ClusterError::DuplicateNode { node }))
     }
 
@@ -239,6 +260,7 @@ impl Cluster {
     pub fn start_drain(&self) {
         self.shared.lock().start_drain();
         tracing::info!("the host drains");
+        self.tell(ClusterEvent::new(EventKind::HostDraining, "host", "it finishes what it has and takes nothing new"));
     }
 
     /// Whether [`Self::start_drain`] was called.
@@ -274,58 +296,38 @@ impl Cluster {
     pub fn stop_nodes(&self) {
         let mut keys = Vec::new();
         self.shared.each_entry(|key, _| keys.push(key));
-        self.drain_keys(&keys);
+        self.drain_keys(&keys, "the host ends");
     }
 
-    /// Brings a type into service, or puts new nodes in the place of all that it has: `make` makes them while the old ones serve, which then
-    /// finish what they have. Waits for other operations to end first. Answers with what `make` says.
-    ///
-    /// # Errors
-    /// [`ClusterError::Draining`], or those of `make`: nothing was changed. [`ClusterError::DuplicateNode`] as for [`Self::add`].
-    pub async fn replace(
-        &self,
-        info: &TypeInfo,
-        make: impl Future<Output = Result<SpawnOutcome, SpawnError>>,
-    ) -> Result<SpawnReport, ClusterError> {
-        let _turn = self.turn().await;
-        if self.is_draining() {
-            return Err(ClusterError::Draining);
-        }
-        let outcome = make.await?;
-        let before = keys(self.nodes_of(&info.name, |_| true));
-        let report = self.take_in(info, outcome)?;
-        self.drain_keys(&before);
-        Ok(report)
-    }
-
-    /// Nodes of a type that serve requests now or will.
-    pub fn n_live(&self, node_type: &TypeName) -> u32 {
-        self.shared.lock().registry.n_live(node_type)
-    }
-
-    /// Takes a type out of service for good, with all its nodes; `forget` says so to the factory. Answers how many were not draining before.
-    pub async fn retire(&self, info: &TypeInfo, forget: impl FnOnce()) -> u32 {
-        let _turn = self.turn().await;
-        forget();
-        self.shared.lock().registry.forget(&info.name);
-        self.drain_keys(&keys(self.nodes_of(&info.name, |_| true)))
-    }
-
-    async fn spawn_in_turn(&self, node_type: &TypeName, count: u32) -> Result<SpawnReport, ClusterError> {
+    async fn spawn_in_turn(&self, node_type: &TypeName, count: u32, cause: Cause) -> Result<SpawnReport, ClusterError> {
         let info = self.known(node_type)?;
-        if self.is_draining() {
+        if self.is_draining() && !cause.even_draining {
             return Err(ClusterError::Draining);
         }
         let outcome = self.factory.spawn(node_type, count).await?;
-        self.take_in(&info, outcome)
+        self.take_in(&info, outcome, cause.reason)
     }
 
-    fn take_in(&self, info: &TypeInfo, outcome: SpawnOutcome) -> Result<SpawnReport, ClusterError> {
-        let SpawnOutcome { nodes, spawn_us } = outcome;
+    /// A type that requests may name from now on.
+    fn know(&self, info: &TypeInfo) {
         self.shared.lock().registry.know(info);
+        self.shared.note_tiers();
+    }
+
+    pub(crate) fn take_in(
+        &self,
+        info: &TypeInfo,
+        outcome: SpawnOutcome,
+        reason: &'static str,
+    ) -> Result<SpawnReport, ClusterError> {
+        let SpawnOutcome { nodes, spawn_us } = outcome;
+        self.know(info);
         let ids: Vec<_> = nodes.iter().map(|node| node.view().id).collect();
         self.add(nodes)?;
         tracing::info!(node_type = %info.name, count = ids.len(), "spawned");
+        if !ids.is_empty() {
+            self.tell(ClusterEvent::of_type(EventKind::NodesSpawned, &info.name, n_nodes(ids.len()), reason));
+        }
         let mut spawn_us: Vec<f64> = spawn_us.into_iter().map(f64::from).collect();
         Ok(SpawnReport {
             nodes: ids,
@@ -350,7 +352,7 @@ impl Cluster {
     }
 
     /// Nodes of a type with their load, to be sorted so that the idlest and last come first.
-    fn nodes_of(&self, node_type: &TypeName, which: fn(&Entry) -> bool) -> Vec<(u32, Reverse<NodeKey>)> {
+    pub(crate) fn nodes_of(&self, node_type: &TypeName, which: fn(&Entry) -> bool) -> Vec<(u32, Reverse<NodeKey>)> {
         let mut nodes = Vec::new();
         self.shared.each_entry(|key, entry| {
             if entry.node_type == *node_type && which(entry) {
@@ -373,8 +375,9 @@ impl Cluster {
         ids.iter().map(key).collect()
     }
 
-    fn drain_keys(&self, keys: &[NodeKey]) -> u32 {
+    pub(crate) fn drain_keys(&self, keys: &[NodeKey], reason: &'static str) -> u32 {
         let mut drained = 0;
+        self.tell_draining(keys, reason);
         for step in keys.chunks(NODES_PER_STEP) {
             let mut effects = Effects::default();
             drained += self.shared.lock().drain(step, &mut effects);
@@ -384,7 +387,19 @@ impl Cluster {
     }
 }
 
-fn keys(nodes: Vec<(u32, Reverse<NodeKey>)>) -> Vec<NodeKey> {
+/// Why nodes are made, and whether that is so important that even a host that drains makes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cause {
+    pub(crate) reason: &'static str,
+    /// Somebody who was let in waits for one.
+    pub(crate) even_draining: bool,
+}
+
+impl Cause {
+    const ASKED: Self = Self { reason: "asked for", even_draining: false };
+}
+
+pub(crate) fn keys(nodes: Vec<(u32, Reverse<NodeKey>)>) -> Vec<NodeKey> {
     nodes.into_iter().map(|(_, Reverse(key))| key).collect()
 }
 

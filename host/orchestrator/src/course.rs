@@ -19,6 +19,7 @@ use crate::{
     registry::{NodeKey, ScopeId},
     route::Route,
     shared::Shared,
+    tiers::TierNote,
     wanted::Wanted,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Course {
     guide: Guide,
     wanted: Wanted,
     ticket: Ticket,
+    /// What is told of the tier that serves it, where that is told, from its first node on.
+    tier: Option<Arc<TierNote>>,
     /// Nodes that failed it, since it last got on.
     failed: Vec<NodeKey>,
 }
@@ -40,6 +43,7 @@ pub(crate) struct Leg {
     pub(crate) events: AnswerStream,
     pub(crate) lease: Lease,
     pub(crate) route: Option<Box<Route>>,
+    pub(crate) tier: Option<Arc<TierNote>>,
 }
 
 /// Someone in the queue. Dropping it leaves; a lease that was on its way goes back and to the next.
@@ -75,7 +79,8 @@ impl Course {
         shared.apply(effects);
         let (ticket, admitted) = admitted?;
         request.journal.get_or_insert_default();
-        let mut course = Self { shared: Arc::clone(shared), request, deadline, guide, wanted, ticket, failed: Vec::new() };
+        let mut course =
+            Self { shared: Arc::clone(shared), request, deadline, guide, wanted, ticket, tier: None, failed: Vec::new() };
         let lease = course.enter(admitted).await?;
         let leg = course.ask(lease, record).await?;
         Ok((course, leg))
@@ -112,7 +117,11 @@ impl Course {
             let mut asked = self.request.clone();
             asked.routing.trace = record.observed.trace();
             match first_event(&self.shared, &mut lease, asked, self.deadline).await {
-                Ok((first, events)) => return Ok(Leg { first, events, lease, route: settled.route }),
+                Ok((first, events)) => {
+                    let tier = self.served_by(&lease);
+                    record.served_by(tier.as_deref());
+                    return Ok(Leg { first, events, lease, route: settled.route, tier });
+                }
                 Err(error) => {
                     let (request_id, node_id) = (&self.request.id, lease.node_id());
                     tracing::debug!(%request_id, %node_id, %error, "node failed before its first token");
@@ -120,6 +129,15 @@ impl Course {
                 }
             }
         }
+    }
+
+    /// Notes which node goes on with it.
+    fn served_by(&mut self, lease: &Lease) -> Option<Arc<TierNote>> {
+        match &self.tier {
+            Some(tier) => tier.goes_on(lease.node_id(), lease.tier()),
+            None => self.tier = self.guide.tier_note(&self.wanted, lease),
+        }
+        self.tier.clone()
     }
 
     /// A place on another node for one that failed with `error`; which is the answer where there is none.

@@ -44,8 +44,8 @@ impl Dispatcher {
         let mut record = Record::open(&self.shared, &request);
         match Course::begin(&self.shared, request, &mut record).await {
             Ok((course, mut leg)) => {
-                let (node, route) = (leg.lease.node_id().clone(), leg.route.take());
-                Ok(Routed { node, events: Box::pin(Served::new(course, leg, record)), route })
+                let (node, route, tier) = (leg.lease.node_id().clone(), leg.route.take(), leg.tier.take());
+                Ok(Routed { node, events: Box::pin(Served::new(course, leg, record)), route, tier })
             }
             Err(error) => {
                 record.refused(&error);

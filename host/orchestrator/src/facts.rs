@@ -42,6 +42,21 @@ fn whole(prompt: &Prompt) -> String {
     }
 }
 
+/// What says how demanding a request is.
+pub(crate) fn to_judge(request: &GenerateRequest) -> llambo_strategy::ToJudge<'_> {
+    let system = match &request.prompt {
+        Prompt::Text(_) => None,
+        Prompt::Chat(messages) => messages.iter().find(|message| message.role == llambo_inference::Role::System),
+    };
+    llambo_strategy::ToJudge {
+        text: wanted(&request.prompt),
+        n_bytes: request.prompt.n_bytes(),
+        n_messages: request.prompt.n_messages(),
+        is_constrained: request.sampling.constraint.is_some(),
+        instructions: system.map_or("", |message| message.content.as_str()),
+    }
+}
+
 /// The text that says what is wanted: of a chat, what the user said last.
 pub(crate) fn wanted(prompt: &Prompt) -> &str {
     match prompt {

@@ -12,6 +12,7 @@ use crate::{
     error::DispatchError,
     facts,
     route::{Route, Routed},
+    tiers::TierNote,
 };
 
 /// Nodes that one request may ask.
@@ -21,6 +22,7 @@ pub const MAX_ANSWERS: u32 = 16;
 struct Whole {
     node: llambo_inference::NodeId,
     route: Option<Box<Route>>,
+    tier: Option<Arc<TierNote>>,
     text: String,
     finished: Finished,
     took: Duration,
@@ -83,8 +85,8 @@ impl Dispatcher {
                 match event? {
                     AnswerEvent::Piece { text: piece, .. } => text.push_str(&piece),
                     AnswerEvent::Finished(finished) => {
-                        let (node, route) = (routed.node, routed.route);
-                        return Ok(Whole { node, route, text, finished, took: began.elapsed() });
+                        let (node, route, tier) = (routed.node, routed.route, routed.tier);
+                        return Ok(Whole { node, route, tier, text, finished, took: began.elapsed() });
                     }
                 }
             }
@@ -110,8 +112,8 @@ fn one(mut answers: Vec<Whole>, fused: Fused) -> Routed {
         Fused::Pick(i) => answers.swap_remove((i as usize).min(answers.len() - 1)),
         Fused::Text(text) => Whole { text, ..answers.swap_remove(0) },
     };
-    let Whole { node, route, text, finished, .. } = picked;
+    let Whole { node, route, tier, text, finished, .. } = picked;
     let piece = (!text.is_empty()).then_some(AnswerEvent::Piece { text, n_tokens: usage.output_tokens });
     let finished = AnswerEvent::Finished(Finished { usage, ..finished });
-    Routed { node, events: stream::iter(piece.into_iter().chain([finished]).map(Ok)).boxed(), route }
+    Routed { node, events: stream::iter(piece.into_iter().chain([finished]).map(Ok)).boxed(), route, tier }
 }

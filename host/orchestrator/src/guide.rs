@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use llambo_inference::{GenerateRequest, NodeId, Share};
 use llambo_strategy::{
-    Balancing, Candidate, ChooseNode, Classify, Decision, Fallback, LetIn, MAX_CANDIDATES, RequestFacts, TextFeatures, Verdict,
+    Balancing, Candidate, ChooseNode, Classify, Complexity, Decision, Fallback, LetIn, MAX_CANDIDATES, RequestFacts,
+    TextFeatures, Verdict,
 };
 use tokio::time::Instant;
 
@@ -16,8 +17,9 @@ use crate::{
     lease::Lease,
     proposal::Proposal,
     registry::NodeKey,
-    route::{Route, RouteCandidate, RouteRecord, TierBy, by_place},
+    route::{Route, RouteCandidate, RouteRecord, by_place},
     shared::Shared,
+    tiers::{TierNote, TierWhy},
     usage::Use,
     wanted::Wanted,
 };
@@ -30,7 +32,7 @@ pub(crate) struct Guide {
     prefix: Option<Prefix>,
     explains: bool,
     records: bool,
-    tier_by: Option<TierBy>,
+    tier_why: Option<TierWhy>,
     deferred: Option<bool>,
     failed: Vec<NodeId>,
     /// When it came, if somebody is to be told.
@@ -60,14 +62,14 @@ impl Guide {
             facts
         });
         let prefix = shared.wants_prefixes().then(|| Prefix::of(&request.share.tenant, &request.model, &request.prompt));
-        let tier_by = request.routing.tier.map(|_| TierBy::Request);
+        let tier_why = request.routing.tier.map(|_| TierWhy::Request);
         Self {
             shared: Arc::clone(shared),
             facts,
             prefix,
             explains,
             records,
-            tier_by,
+            tier_why,
             deferred: None,
             failed: Vec::new(),
             began: (explains || records).then(Instant::now),
@@ -89,10 +91,30 @@ impl Guide {
             let features = TextFeatures::of(facts::wanted(&request.prompt));
             let decision = classifier.decide(&Arc::new(Classify { request: facts.clone(), features }));
             if let Some(tier) = decision.answer {
-                (wanted.tier, facts.tier, self.tier_by) = (Some(tier), Some(tier), Some(TierBy::Classifier));
+                (wanted.tier, facts.tier, self.tier_why) = (Some(tier), Some(tier), Some(TierWhy::Classifier(decision.by)));
+            }
+        }
+        if wanted.tier.is_none() && wanted.node_type.is_none() && self.may_judge(&wanted) {
+            let complexity = Complexity::of(&facts::to_judge(request));
+            (wanted.tier, self.tier_why) = (Some(complexity.tier), Some(TierWhy::Heuristic(complexity)));
+            if let Some(facts) = &mut self.facts {
+                facts.tier = wanted.tier;
             }
         }
         wanted
+    }
+
+    /// Whether it makes a difference how demanding a request is.
+    fn may_judge(&self, wanted: &Wanted) -> bool {
+        let shared = &self.shared;
+        shared.settings.judges_tiers && shared.has_tiers() && shared.lock().registry.has_tiers_for(&wanted.model, wanted.tenant())
+    }
+
+    /// What is told of the tier that serves a request, where there are several.
+    pub(crate) fn tier_note(&self, wanted: &Wanted, lease: &Lease) -> Option<Arc<TierNote>> {
+        let is_told = wanted.tier.is_some() || self.shared.has_tiers();
+        let note = || TierNote::new(wanted.tier, self.tier_why.clone(), lease.node_id().clone(), lease.tier());
+        is_told.then(|| Arc::new(note()))
     }
 
     /// Asks whether it is let in. Answers with its share of what its tenant uses, while that is counted.
@@ -214,7 +236,8 @@ impl Guide {
             waited,
             shadow: decision.shadow.and_then(|node| ask.nodes.name(node)),
             tier: ask.request.tier,
-            tier_by: self.tier_by,
+            tier_by: self.tier_why.as_ref().map(TierWhy::by),
+            tier_why: self.tier_why.as_ref().map(ToString::to_string),
             deferred: self.deferred,
         }
     }

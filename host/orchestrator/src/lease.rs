@@ -15,6 +15,7 @@ pub struct Lease {
     key: NodeKey,
     home: u64,
     choice: Duration,
+    tier: u8,
     asked: Option<Instant>,
     report: Report,
     failed: bool,
@@ -33,6 +34,7 @@ impl Lease {
             key: pick.key,
             home: pick.home,
             choice: pick.choice,
+            tier: pick.tier,
             asked: None,
             report: Report::default(),
             failed: false,
@@ -56,6 +58,11 @@ impl Lease {
     /// Whose cache will have what it computes.
     pub(crate) fn home(&self) -> u64 {
         self.home
+    }
+
+    /// The node's capability class.
+    pub(crate) fn tier(&self) -> u8 {
+        self.tier
     }
 
     /// How long the strategy took.
@@ -110,6 +117,7 @@ impl Lease {
         let observed = self.failed.then(|| self.node.view().state);
         if observed == Some(NodeState::Failed) {
             tracing::warn!(node_id = %self.id, "node failed and is no longer chosen");
+            self.shared.tell_failed(&self.id, &self.node.view().node_type);
         }
         Report { observed, ..self.report }
     }

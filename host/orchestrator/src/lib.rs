@@ -25,6 +25,7 @@ mod course;
 mod dispatcher;
 mod entry;
 mod error;
+mod events;
 mod facts;
 mod fan;
 mod faults;
@@ -52,7 +53,9 @@ mod scopes;
 mod served;
 mod shared;
 mod status;
+mod succession;
 mod switch;
+mod tiers;
 mod told;
 mod turns;
 mod usage;
@@ -65,6 +68,7 @@ use llambo_inference::TenantName;
 pub use cluster::{Cluster, DrainTarget, Found, NodeFactory, ScaleReport, SpawnOutcome, SpawnReport, TypeInfo};
 pub use dispatcher::Dispatcher;
 pub use error::{ClusterError, DispatchError, SpawnError, StillBusy};
+pub use events::{Event, EventFilter, EventWatch, Told};
 pub use fan::MAX_ANSWERS;
 pub use faults::{ActiveFault, Fault, FaultError, FaultKind};
 pub use field::{Cell, CellKind, FieldWatch, Look, Placed};
@@ -75,10 +79,11 @@ pub use listing::{NodeEntry, NodeFilter, NodePage};
 pub use moving::{Adopted, Moved};
 pub use quota::Terms;
 pub use record::{Pulse, Totals};
-pub use route::{Route, RouteCandidate, RouteRecord, Routed, TierBy};
+pub use route::{Route, RouteCandidate, RouteRecord, Routed};
 pub use scaling::Autoscaler;
 pub use status::{ClusterStatus, describe_metrics};
 pub use switch::{BalancerReport, BalancerSwitch};
+pub use tiers::{TierBy, TierCount, TierNote};
 
 #[cfg(test)]
 mod tests;
@@ -96,6 +101,8 @@ pub struct Settings {
     pub attempts: u32,
     /// How long a node may say nothing before another one goes on with its request; `None`: as long as it likes.
     pub stall_timeout: Option<Duration>,
+    /// Whether what is built in says how demanding a request is, where nobody else does and types of different tiers serve its model.
+    pub judges_tiers: bool,
     /// Whether faults may be injected.
     pub allow_faults: bool,
     /// What tenants are promised and may take; others have a weight of 1 and no limits of their own.
@@ -114,6 +121,7 @@ impl Default for Settings {
             max_wait: Duration::from_secs(30),
             attempts: 3,
             stall_timeout: None,
+            judges_tiers: true,
             allow_faults: false,
             tenants: HashMap::new(),
             separate_tenants: false,

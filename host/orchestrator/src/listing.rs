@@ -128,6 +128,7 @@ impl Cluster {
             if observed != unbusied(row.observed) {
                 if observed == NodeState::Failed {
                     tracing::warn!(node_id = %row.id, "node failed and is no longer chosen");
+                    self.shared.tell_failed(&row.id, &row.node_type);
                 }
                 let effects = self.shared.lock().observe(&row.id, observed);
                 self.shared.apply(effects);

@@ -18,6 +18,7 @@ use crate::{
     quota::Hold,
     route::RouteRecord,
     shared::Shared,
+    tiers::TierNote,
     usage::Use,
 };
 
@@ -85,6 +86,8 @@ pub(crate) struct Record {
     decision: Option<u64>,
     asked: Option<Instant>,
     first: Option<Instant>,
+    /// The tier it should have had, and the one that serves it, where there are several.
+    tier: Option<(Option<u8>, u8)>,
     pub(crate) observed: Observed,
 }
 
@@ -151,8 +154,14 @@ impl Record {
             decision: None,
             asked: None,
             first: None,
+            tier: None,
             observed: Observed::open(request),
         }
+    }
+
+    /// A node goes on with it.
+    pub(crate) fn served_by(&mut self, tier: Option<&TierNote>) {
+        self.tier = tier.map(|tier| (tier.wanted, tier.serves().1));
     }
 
     /// It is within what its tenant may use.
@@ -247,6 +256,11 @@ impl Drop for Record {
         counters.input_tokens.fetch_add(self.usage.input_tokens.into(), Ordering::Relaxed);
         counters.output_tokens.fetch_add(self.usage.output_tokens.into(), Ordering::Relaxed);
         metrics::counter!("llambo_orchestrator_requests_total", "outcome" => outcome).increment(1);
+        if let Some((Some(wanted), served)) = self.tier {
+            self.shared.tiers.ended(wanted, served);
+            let labels = [("wanted", wanted.to_string()), ("served", served.to_string())];
+            metrics::counter!("llambo_orchestrator_tier_requests_total", &labels).increment(1);
+        }
         self.observed.ended(outcome, self.arrived.elapsed());
         if let Some(error) = &self.error {
             // a node's fault that reached a client: the node itself says whether a person must act

@@ -50,6 +50,8 @@ pub(crate) struct Registry {
     pub(crate) types: BTreeMap<TypeName, TypeRow>,
     /// Whether a tenant's nodes are for its own requests alone.
     pub(crate) is_separate: bool,
+    /// Whether some type gets nodes by itself.
+    pub(crate) any_wakes: bool,
 }
 
 /// The nodes of one model, or those of one node type.
@@ -60,6 +62,11 @@ pub(crate) struct Scope {
     pub(crate) live: usize,
     /// Of these, those that rest because they failed.
     pub(crate) resting: usize,
+    /// Requests that its live nodes serve, and can serve at once.
+    pub(crate) in_flight: u32,
+    pub(crate) capacity: u32,
+    /// Of a type's scope without nodes: somebody would have been served by it since it was last looked at.
+    pub(crate) is_missed: bool,
 }
 
 #[derive(Default)]
@@ -70,6 +77,8 @@ pub(crate) struct TypeRow {
     states: [u32; NodeState::ALL.len()],
     /// Whether it, and what it serves, may be named while it has no nodes.
     pub(crate) is_known: bool,
+    /// Whether it gets nodes by itself when somebody asks.
+    pub(crate) wakes: bool,
     /// That of its last node.
     pub(crate) tier: u8,
     /// Whose its nodes are.
@@ -102,7 +111,9 @@ impl Registry {
         self.model_scope(&info.model, &info.tenant);
         self.type_scope(&info.name, &info.model);
         let row = self.types.entry(info.name.clone()).or_default();
-        (row.is_known, row.tenant) = (true, Some(info.tenant.clone()));
+        (row.is_known, row.tenant, row.tier) = (true, Some(info.tenant.clone()), info.tier);
+        row.wakes = info.scaling.is_some();
+        self.any_wakes = self.types.values().any(|row| row.wakes);
     }
 
     /// Takes it back: the type, and its model if no other known type serves that, are there only as long as they have nodes.
@@ -164,13 +175,17 @@ impl Registry {
     pub(crate) fn change(&mut self, key: NodeKey, change: impl FnOnce(&mut Entry)) -> Option<[ScopeId; 2]> {
         let entry = self.entries.get_mut(key.0 as usize)?.as_mut()?;
         let (state, was_live, rested) = (entry.state(), entry.is_live(), entry.breaker.is_open());
+        let had = if was_live { (entry.in_flight, entry.capacity) } else { (0, 0) };
         change(entry);
         let rests = entry.breaker.is_open();
         let (new_state, is_live, takes) = (entry.state(), entry.is_live(), entry.takes_requests());
+        let has = if is_live { (entry.in_flight, entry.capacity) } else { (0, 0) };
         for (scope, slot) in entry.places {
             let scope = &mut self.scopes[scope.0];
             scope.live = scope.live + usize::from(is_live) - usize::from(was_live);
             scope.resting = scope.resting + usize::from(is_live && rests) - usize::from(was_live && rested);
+            scope.in_flight = scope.in_flight + has.0 - had.0;
+            scope.capacity = scope.capacity.saturating_add(has.1).saturating_sub(had.1);
             scope.index.set(slot, entry.in_flight, takes);
             scope.index.set_ttft(slot, entry.ttft_us);
         }

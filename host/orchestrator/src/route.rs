@@ -6,6 +6,8 @@ use llambo_inference::{AnswerStream, NodeId, Usage};
 use llambo_strategy::{ChooseNode, Fallback, NodeKind, PolicyRef};
 use tokio::sync::broadcast;
 
+use crate::tiers::{TierBy, TierNote};
+
 /// Records that wait for a slow reader: some seconds' worth of decisions. What is beyond is told as missed.
 pub(crate) const RECORDS: usize = 8192;
 
@@ -17,6 +19,8 @@ pub struct Routed {
     pub events: AnswerStream,
     /// How it was chosen, if that was asked for.
     pub route: Option<Box<Route>>,
+    /// The tier that serves it, where there are several.
+    pub tier: Option<Arc<TierNote>>,
 }
 
 /// How a node was chosen.
@@ -48,6 +52,8 @@ pub struct Route {
     pub tier: Option<u8>,
     /// Who said so.
     pub tier_by: Option<TierBy>,
+    /// Why, for people.
+    pub tier_why: Option<String>,
     /// Whether it was let in at once, as an admission policy said; `None`: there is none.
     pub deferred: Option<bool>,
 }
@@ -61,15 +67,6 @@ pub struct RouteCandidate {
     pub candidate: llambo_strategy::Candidate,
     /// What its policy or strategy thinks of it.
     pub score: Option<f64>,
-}
-
-/// Who said which tier a request should have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TierBy {
-    /// Its client.
-    Request,
-    /// The classifier.
-    Classifier,
 }
 
 /// One line of the record.
@@ -105,16 +102,6 @@ pub enum RouteRecord {
 
 /// Where records are told to whoever listens.
 pub(crate) type Recorder = broadcast::Sender<Arc<RouteRecord>>;
-
-impl TierBy {
-    /// As clients read it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Classifier => "classifier",
-        }
-    }
-}
 
 /// Scores by place.
 pub(crate) fn by_place(scores: &[(u32, f32)]) -> BTreeMap<u32, f64> {

@@ -43,6 +43,61 @@ impl Registry {
         scopes
     }
 
+    /// Whether there are types of different tiers.
+    pub(crate) fn has_tiers(&self) -> bool {
+        let mut tiers = self.types.values().filter(|row| row.may_be_named()).map(|row| row.tier);
+        tiers.next().is_some_and(|first| tiers.any(|tier| tier != first))
+    }
+
+    /// Whether types of different tiers serve a model to a tenant.
+    pub(crate) fn has_tiers_for(&self, model: &ModelName, tenant: &TenantName) -> bool {
+        let scopes = self.by_tier(model, tenant, 0);
+        scopes.first().is_some_and(|(first, _)| scopes.iter().any(|(tier, _)| tier != first))
+    }
+
+    /// Whether nodes come to a scope by themselves when somebody waits in it.
+    pub(crate) fn may_wake(&self, scope: ScopeId) -> bool {
+        self.any_wakes && self.types.iter().any(|(name, row)| row.wakes && row.is_known && self.scopes_of(name).contains(&scope))
+    }
+
+    /// Notes that a request would have gone to a type that has no nodes and can get some. Answers whether nobody else can serve it.
+    pub(crate) fn miss(&mut self, scope: ScopeId, wanted: &Wanted) -> bool {
+        let is_empty = self.scope(scope).live == 0;
+        if !self.any_wakes || (!is_empty && (wanted.tier.is_none() || wanted.node_type.is_some())) {
+            return false;
+        }
+        let missed = match &wanted.node_type {
+            Some(_) => Some(scope),
+            None => {
+                let scopes = self.by_tier(&wanted.model, wanted.tenant(), wanted.tier.unwrap_or(0));
+                let can = |(_, id): &(u8, ScopeId)| self.scope(*id).live > 0 || self.may_wake(*id);
+                scopes.into_iter().find(can).map(|(_, id)| id)
+            }
+        };
+        if let Some(missed) = missed.filter(|id| self.scope(*id).live == 0) {
+            self.scopes[missed.0].is_missed = true;
+        }
+        is_empty
+    }
+
+    /// The scopes of a type's own nodes.
+    pub(crate) fn own_scopes(&self, node_type: &TypeName) -> Vec<ScopeId> {
+        self.types.get(node_type).map_or_else(Vec::new, |row| row.models.iter().map(|(_, scope)| *scope).collect())
+    }
+
+    /// They have nodes: nobody misses any.
+    pub(crate) fn was_looked_at(&mut self, scopes: &[ScopeId]) {
+        scopes.iter().for_each(|id| self.scopes[id.0].is_missed = false);
+    }
+
+    /// Types that have nodes in a scope.
+    pub(crate) fn n_types_in(&self, scope: ScopeId) -> usize {
+        let is_in = |(name, row): &(&TypeName, &TypeRow)| {
+            row.models.iter().any(|(_, own)| self.scope(*own).live > 0) && self.scopes_of(name).contains(&scope)
+        };
+        self.types.iter().filter(is_in).count()
+    }
+
     /// The scopes that requests for a type's nodes may wait in: its own and its models'.
     pub(crate) fn scopes_of(&self, node_type: &TypeName) -> Vec<ScopeId> {
         let Some(row) = self.types.get(node_type) else { return Vec::new() };

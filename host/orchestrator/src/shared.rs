@@ -1,6 +1,7 @@
 //! What the dispatcher, the cluster's operations and every lease hold in common.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -8,6 +9,7 @@ use std::{
     },
 };
 
+use llambo_inference::{EventKind, Node, NodeId, TypeName};
 use llambo_strategy::Balancer;
 
 use tokio::{
@@ -20,6 +22,7 @@ use crate::{
     admission::{Admission, Effects},
     entry::Entry,
     error::DispatchError,
+    events::Events,
     faults::Faults,
     homes::Homes,
     lease::Lease,
@@ -28,6 +31,7 @@ use crate::{
     registry::NodeKey,
     retries::Retries,
     route::{RECORDS, Recorder},
+    tiers::TierCounters,
     usage::Usages,
 };
 
@@ -49,6 +53,12 @@ pub(crate) struct Shared {
     pub(crate) retries: Retries,
     pub(crate) quotas: Quotas,
     pub(crate) faults: Faults,
+    pub(crate) events: Arc<Events>,
+    pub(crate) tiers: TierCounters,
+    /// Told when somebody waits for a type that has no nodes.
+    pub(crate) wanted: Notify,
+    /// Whether there are types of different tiers at all.
+    has_tiers: AtomicBool,
     /// Decisions that were recorded.
     n_recorded: AtomicU64,
     /// Whether the strategy looks at who has computed what.
@@ -63,6 +73,10 @@ impl Shared {
         Self {
             quotas,
             faults: Faults::default(),
+            events: Arc::default(),
+            tiers: TierCounters::default(),
+            wanted: Notify::new(),
+            has_tiers: AtomicBool::new(false),
             admission: Mutex::new(admission),
             idle: Notify::new(),
             counters: Counters::default(),
@@ -81,6 +95,17 @@ impl Shared {
     /// Whether anybody looks at who has computed the beginning of a prompt.
     pub(crate) fn wants_prefixes(&self) -> bool {
         self.strategy_wants_prefixes.load(Relaxed) || self.policies.balancer.is_loaded()
+    }
+
+    /// Whether there are types of different tiers.
+    pub(crate) fn has_tiers(&self) -> bool {
+        self.has_tiers.load(Relaxed)
+    }
+
+    /// Types have come.
+    pub(crate) fn note_tiers(&self) {
+        let has_tiers = self.lock().registry.has_tiers();
+        self.has_tiers.store(has_tiers, Relaxed);
     }
 
     /// Answers with the name of the strategy before.
@@ -125,12 +150,15 @@ impl Shared {
             // a waiter that is gone gives its lease back as the unsent value drops, and with it calls the next
             drop(call.send(pick.map(|pick| Lease::new(self, pick))));
         }
-        for node in effects.stop {
-            tracing::debug!(node_id = %node.view().id, "node taken out of service");
-            node.stop();
+        if !effects.stop.is_empty() {
+            self.stop(effects.stop);
+        }
+        if effects.wanted {
+            self.wanted.notify_one();
         }
         for (key, until) in effects.rests {
             metrics::counter!("llambo_orchestrator_rests_total").increment(1);
+            self.tell_breaker(key, EventKind::BreakerOpened, "it failed five times in a row and rests");
             let shared = Arc::downgrade(self);
             // ends by itself within half a minute, and keeps nothing alive
             tokio::spawn(async move {
@@ -138,11 +166,37 @@ impl Shared {
                 if let Some(shared) = shared.upgrade() {
                     let effects = shared.lock().rested(key, until);
                     shared.apply(effects);
+                    shared.tell_breaker(key, EventKind::BreakerClosed, "it has rested");
                 }
             });
         }
         if effects.idle {
             self.idle.notify_waiters();
+        }
+    }
+}
+
+impl Shared {
+    fn stop(&self, nodes: Vec<Arc<dyn Node>>) {
+        let mut types: BTreeMap<TypeName, (NodeId, u32)> = BTreeMap::new();
+        for node in nodes {
+            let view = node.view();
+            tracing::debug!(node_id = %view.id, "node taken out of service");
+            types.entry(view.node_type).or_insert((view.id, 0)).1 += 1;
+            node.stop();
+        }
+        let nodes = types.into_iter().map(|(node_type, (first, count))| (node_type, first, count));
+        self.events.gather_all(EventKind::NodesStopped, "out of service", nodes);
+    }
+
+    pub(crate) fn tell_failed(&self, node: &NodeId, node_type: &TypeName) {
+        self.events.gather(EventKind::NodesFailed, node_type, node, "it cannot go on and is no longer chosen");
+    }
+
+    fn tell_breaker(&self, key: NodeKey, kind: EventKind, reason: &'static str) {
+        let node = self.lock().registry.entry(key).map(|entry| (entry.node_type.clone(), entry.id.clone()));
+        if let Some((node_type, id)) = node {
+            self.events.gather(kind, &node_type, &id, reason);
         }
     }
 }

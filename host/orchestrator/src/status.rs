@@ -6,6 +6,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use crate::{
     cluster::Cluster,
     record::{Pulse, Totals},
+    tiers::TierCount,
 };
 
 /// The cluster at a glance. Costs the number of node types, not of nodes.
@@ -31,6 +32,8 @@ pub struct ClusterStatus {
     pub max_in_flight: usize,
     /// Since the start.
     pub totals: Totals,
+    /// Requests that should have had a tier, since the start.
+    pub tiers: Vec<TierCount>,
 }
 
 impl Cluster {
@@ -57,6 +60,7 @@ impl Cluster {
             in_flight: admission.in_flight(),
             max_in_flight: settings.max_in_flight,
             totals: self.shared.counters.totals(),
+            tiers: self.shared.tiers.counts(),
         }
     }
 
@@ -68,6 +72,7 @@ impl Cluster {
     /// [`Self::refresh`]es, then sets the gauges. To be called every few seconds and before metrics are read.
     pub fn publish_gauges(&self) {
         self.refresh();
+        self.shared.events.flush();
         let (by_type, waiting, in_flight, nonsense) = {
             let admission = self.shared.lock();
             let by_type: Vec<_> = admission.registry.types().map(|(name, states)| (name.clone(), *states)).collect();
@@ -89,7 +94,20 @@ impl Cluster {
 pub fn describe_metrics() {
     describe_counter!("llambo_orchestrator_requests_total", "Requests ended, by outcome: finished, failed, cancelled, rejected");
     describe_counter!("llambo_orchestrator_rejected_total", "Requests that never reached a node, by reason");
-    describe_counter!("llambo_orchestrator_scaled_total", "Times a policy changed the number of nodes, by type");
+    describe_counter!(
+        "llambo_orchestrator_scaled_total",
+        "Times the number of nodes was changed by load, by type, direction (up, down) and who decided (load, policy)"
+    );
+    describe_counter!(
+        "llambo_orchestrator_scale_held_total",
+        "Times that load asked for another number of nodes and something held it back, by type and reason: cool-down, max, no-room, host-full"
+    );
+    describe_gauge!("llambo_orchestrator_ideal_nodes", "Nodes that a type's load asks for, whatever holds it back, by type");
+    describe_counter!("llambo_orchestrator_events_total", "Events told of the cluster, by kind");
+    describe_counter!(
+        "llambo_orchestrator_tier_requests_total",
+        "Requests that should have a tier (`wanted`), by the tier that served them (`served`)"
+    );
     describe_counter!("llambo_orchestrator_redispatched_total", "Times a request went to another node before its first token");
     describe_counter!("llambo_orchestrator_replaced_choices_total", "Choices of the strategy that were no candidates");
     describe_gauge!("llambo_orchestrator_waiting_requests", "Requests that wait for a node");

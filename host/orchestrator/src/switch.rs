@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use llambo_inference::{ClusterEvent, EventKind};
 use llambo_strategy::{Balancer, by_name};
 
 use crate::{cluster::Cluster, error::ClusterError};
@@ -48,6 +49,13 @@ impl Cluster {
         let after = balancer.name();
         let before = self.shared.use_balancer(balancer);
         tracing::info!(before, after, "strategy switched");
+        if before != after {
+            self.tell(ClusterEvent::new(
+                EventKind::BalancerSwitched,
+                after,
+                format!("an operator chose it in the place of {before}"),
+            ));
+        }
         before
     }
 

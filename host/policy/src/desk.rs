@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use llambo_inference::TokenHooks;
+use llambo_inference::{EventKind, TokenHooks, Witness};
 use llambo_strategy::{
     Admitting, Balancing, Classifying, Fusing, LoadedPolicy, NewPolicy, Place, Policy, PolicyDesk, PolicyError, PolicyKind,
     PolicyRef, PolicyStatus, Role, Scaling,
@@ -74,6 +74,11 @@ impl Policies {
         }))
     }
 
+    /// Who is told from now on when policies change or are suspended; once.
+    pub fn tells(&self, witness: Arc<dyn Witness>) {
+        self.machine.told.to(witness);
+    }
+
     /// Who chooses nodes.
     pub fn balancer(&self) -> Arc<dyn Policy<Balancing>> {
         Arc::clone(&self.balancer) as _
@@ -134,6 +139,7 @@ impl Policies {
     pub fn take_out(&self, kind: PolicyKind, role: Role) -> Result<Arc<PolicyRef>, PolicyError> {
         let gone = self.managed(kind).unload(role).ok_or_else(|| unknown(kind, role))?;
         tracing::info!(policy = &*gone.name, kind = kind.as_str(), generation = gone.generation, "policy unloaded");
+        self.machine.told.tell_of(EventKind::PolicyUnloaded, &gone);
         Ok(gone)
     }
 
@@ -181,6 +187,7 @@ impl PolicyDesk for Policies {
             generation = by.generation,
             "policy loaded"
         );
+        self.machine.told.tell_of(EventKind::PolicyLoaded, by);
         Ok(loaded)
     }
 
@@ -189,6 +196,7 @@ impl PolicyDesk for Policies {
         let unknown = PolicyError::Unknown { kind, what: "canary or shadow", remedy: "load one with `--share` or `--shadow`" };
         let done = self.managed(kind).promote().ok_or(unknown)?;
         changed("policy promoted", Some(&done.0));
+        self.machine.told.tell_of(EventKind::PolicyPromoted, &done.0.policy);
         Ok(done)
     }
 
@@ -197,6 +205,10 @@ impl PolicyDesk for Policies {
         let unknown = PolicyError::Unknown { kind, what: "live or earlier", remedy: "what is built in decides already" };
         let done = self.managed(kind).roll_back().ok_or(unknown)?;
         changed("policy rolled back", done.0.as_ref());
+        match &done.0 {
+            Some(now) => self.machine.told.tell_of(EventKind::PolicyRolledBack, &now.policy),
+            None => self.machine.told.tell(EventKind::PolicyRolledBack, kind.as_str(), "what is built in decides"),
+        }
         Ok(done)
     }
 
@@ -208,6 +220,7 @@ impl PolicyDesk for Policies {
     fn resume(&self, kind: PolicyKind, role: Role) -> Result<PolicyStatus, PolicyError> {
         let done = self.managed(kind).resume(role).ok_or_else(|| unknown(kind, role))?;
         changed("policy resumed", Some(&done));
+        self.machine.told.tell_of(EventKind::PolicyResumed, &done.policy);
         Ok(done)
     }
 

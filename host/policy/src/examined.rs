@@ -104,6 +104,7 @@ pub(crate) fn examine(new: &NewPolicy, settings: &Settings, machine: &Machine) -
             time,
             memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             said: Mutex::default(),
+            told: machine.told.clone(),
         }),
         sha256: digest.concat().into(),
         size_bytes: size,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use llambo_inference::EventKind;
 use llambo_strategy::{Fallback, PolicyKind, PolicyRef, PolicyStatus, Role, Source};
 use metrics::{Counter, Histogram};
 
@@ -112,6 +113,8 @@ impl<R: ?Sized> Installed<R> {
             }
             Consequence::Suspend => {
                 tracing::error!(policy, kind, role, cause, error = failure.detail, "a policy failed too often and is suspended");
+                let why = format!("{role} {kind}; it failed too often, last by {cause}: {}", failure.detail);
+                terms.told.tell(EventKind::PolicySuspended, policy, why);
             }
         }
         failure.cause

@@ -25,6 +25,7 @@ mod shadow;
 mod state;
 mod stats;
 mod table;
+mod told;
 mod trial;
 mod worlds;
 

@@ -12,6 +12,7 @@ use crate::{
     bindings::Every,
     clock::Clock,
     state::{State, Terms},
+    told::Told,
     worlds::interfaces,
 };
 
@@ -26,6 +27,8 @@ pub(crate) struct Machine {
     engine: Engine,
     linker: Linker<State>,
     clock: Clock,
+    /// Who is told of what becomes of policies.
+    pub(crate) told: Told,
 }
 
 /// A module, compiled and linked.
@@ -52,7 +55,7 @@ impl Machine {
         let mut linker = Linker::new(&engine);
         Every::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state).map_err(broken)?;
         let clock = Clock::start(engine.weak()).map_err(|e| e.to_string())?;
-        Ok(Arc::new(Self { engine, linker, clock }))
+        Ok(Arc::new(Self { engine, linker, clock, told: Told::default() }))
     }
 
     /// Compiles a module. Takes a second for each few megabytes.

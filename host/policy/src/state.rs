@@ -14,6 +14,7 @@ use crate::{
         types,
     },
     clock::Stopwatch,
+    told::Told,
 };
 
 /// Of one line of a policy in the log.
@@ -35,6 +36,8 @@ pub(crate) struct Terms {
     pub(crate) memory_bytes: usize,
     /// What it has said, in all instances together.
     pub(crate) said: Mutex<Said>,
+    /// Who is told when it is suspended.
+    pub(crate) told: Told,
 }
 
 /// Lines of a policy in the log.

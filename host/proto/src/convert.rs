@@ -40,13 +40,15 @@ pub struct Asked {
     pub n_top: Option<usize>,
 }
 
-/// How long a generation took, in milliseconds from the host's receipt of the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// How long a generation took, in milliseconds from the host's receipt of the request, and which tier served it.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timing {
     /// To its first token.
     pub ttft_ms: f64,
     /// To its end.
     pub total_ms: f64,
+    /// Which tier served it, where there are several.
+    pub tier: Option<v1::TierServed>,
 }
 
 // === impl Asked ===
@@ -232,12 +234,13 @@ pub fn event(event: AnswerEvent, timing: impl FnOnce() -> Timing) -> v1::Generat
     response(match event {
         AnswerEvent::Piece { text, n_tokens } => v1::generate_response::Event::Piece(v1::Piece { text, n_tokens }),
         AnswerEvent::Finished(Finished { reason, usage: spent }) => {
-            let Timing { ttft_ms, total_ms } = timing();
+            let Timing { ttft_ms, total_ms, tier } = timing();
             v1::generate_response::Event::Finished(v1::Finished {
                 finish_reason: reason.as_str().to_owned(),
                 usage: Some(usage(spent)),
                 ttft_ms,
                 total_ms,
+                tier,
             })
         }
     })
@@ -361,7 +364,7 @@ mod tests {
     fn the_end_carries_usage_and_time() {
         let finished =
             Finished { reason: FinishReason::Length, usage: Usage { input_tokens: 3, cached_tokens: 2, output_tokens: 5 } };
-        let wire = event(AnswerEvent::Finished(finished), || Timing { ttft_ms: 1.5, total_ms: 9.0 });
+        let wire = event(AnswerEvent::Finished(finished), || Timing { ttft_ms: 1.5, total_ms: 9.0, tier: None });
         let Some(v1::generate_response::Event::Finished(end)) = wire.event else { panic!("{wire:?}") };
         assert_eq!((end.finish_reason.as_str(), end.ttft_ms, end.total_ms), ("length", 1.5, 9.0));
         assert_eq!(end.usage, Some(v1::Usage { input_tokens: 3, output_tokens: 5, cached_tokens: 2 }));

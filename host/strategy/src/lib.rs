@@ -6,8 +6,10 @@
 //! how many there are.
 
 mod affinity;
+mod autoscale;
 mod balancer;
 mod candidates;
+mod complexity;
 mod desk;
 pub mod entropy;
 mod facts;
@@ -15,13 +17,16 @@ mod features;
 mod figures;
 mod fusion;
 mod kinds;
+pub mod labelled;
 mod names;
 mod policy;
 pub mod replay;
 
 pub use affinity::CognitiveAffinity;
+pub use autoscale::{Held, ScaleDecision, ScaleLoad, ScaleMemory, ScaleRules, ScaleWhy};
 pub use balancer::{Balancer, LeastLoaded, PowerOfTwo, Random, RoundRobin, WeightedRandom};
 pub use candidates::{Cached, Candidates, LoadView, RequestView, Slot};
+pub use complexity::{Complexity, Signals, ToJudge};
 pub use desk::{LoadedPolicy, NewPolicy, NoDesk, Place, PolicyDesk, PolicyError, PolicyKind, PolicyStatus, Source};
 pub use facts::{Candidate, NodeChange, NodeKind, Nodes, RequestFacts};
 pub use figures::{percentile, weight_steps};

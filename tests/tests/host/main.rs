@@ -13,6 +13,7 @@ mod policies;
 mod policies_by_kind;
 mod publish;
 mod refused;
+mod scaling;
 mod sessions;
 mod tasks;
 mod telemetry;

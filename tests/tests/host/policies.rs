@@ -13,6 +13,7 @@ models: [{name: demo-small, path: builtin:demo-small, sequences: 32}]
 types:
   tiny: {count: 20, labels: {zone: a}, min-count: 5, max-count: 40}
   strong: {count: 4, tier: 2}
+balancing: {classifier: off}
 policies: {max-size: 4MB, scale-every: 200ms}
 ";
 

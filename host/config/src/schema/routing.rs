@@ -11,6 +11,18 @@ pub struct Balancing {
     pub attempts: u32,
     /// How long a node may say nothing before another one goes on with its request; `None`: as long as it likes.
     pub stall_timeout: Option<Duration>,
+    /// Who says how demanding a request is, where there is no classifier policy.
+    pub classifier: Classifier,
+}
+
+/// Who says which tier a request should have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Classifier {
+    /// What its text looks like, where types of different tiers serve its model.
+    #[default]
+    Heuristic,
+    /// Nobody.
+    Off,
 }
 
 /// Built-in balancing strategies.

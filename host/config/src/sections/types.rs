@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{DAY, GB, KB, MB, MS, Models, builtin_or_file, check_is_among, texts};
+use super::{DAY, GB, KB, MB, MS, Models, builtin_or_file, check_is_among, scaling::scaling, texts};
 use crate::{
     ModuleSource, RequestBudget, TenantConfig, TypeConfig,
     decode::{Map, Value, meant},
@@ -11,7 +11,7 @@ use crate::{
 pub(super) const TYPE: &[&str] = &[
     "count", "cpu", "memory", "model", "module", "weight", "tier", "cpu-seconds", "host-calls-per-second", "max-output",
     "table-elements", "stack", "tenant", "args", "env", "output-per-second", "max-tokens", "max-kv", "max-time", "models",
-    "hibernate", "labels", "min-count", "max-count",
+    "hibernate", "labels", "min-count", "max-count", "scaling",
 ];
 
 pub(super) fn budget(map: &Map<'_>) -> RequestBudget {
@@ -68,9 +68,10 @@ fn node_type(
     check_name(name, value, "a type");
     let map = value.map(TYPE)?;
     map.require("count", "say how many there are at the start; 0 is allowed");
+    let count = map.whole("count", 0..=200_000);
     Some(TypeConfig {
         name: name.to_owned(),
-        count: map.whole("count", 0..=200_000).unwrap_or(0),
+        count: count.unwrap_or(0),
         cpu: map.number("cpu", 0.001..=64.0).unwrap_or(1.0),
         memory_bytes: map.size("memory", MB..=64 * GB).unwrap_or(128 * MB),
         model: model_reference(&map, models),
@@ -84,6 +85,7 @@ fn node_type(
         tier: map.whole("tier", 0..=2).unwrap_or(0),
         labels: labels(&map),
         scale: scale(&map),
+        scaling: scaling(&map, count),
         cpu_time: map.number("cpu-seconds", 0.001..=86_400.0).map_or(Duration::from_secs(10), Duration::from_secs_f64),
         host_calls_per_second: map.whole("host-calls-per-second", 1..=10_000_000).unwrap_or(20_000),
         output_bytes_per_second: map.size("output-per-second", KB..=GB).unwrap_or(256 * KB),

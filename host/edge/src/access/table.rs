@@ -46,6 +46,7 @@ const GRPC: [(&str, Need); 37] = [
     ("/llambo.v1.Cluster/ListHosts", Need::Observe),
     ("/llambo.v1.Cluster/Status", Need::Observe),
     ("/llambo.v1.Cluster/WatchStatus", Need::Observe),
+    ("/llambo.v1.Cluster/WatchEvents", Need::Observe),
     ("/llambo.v1.Cluster/GetBalancer", Need::Observe),
     ("/llambo.v1.Cluster/SetBalancer", OPERATE),
     ("/llambo.v1.Modules/LoadModule", MODULES),

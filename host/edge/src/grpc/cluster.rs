@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use llambo_inference::{InferenceError, NodeId, NodeState, TypeName};
-use llambo_orchestrator::{DrainTarget, NodeEntry, NodeFilter};
+use llambo_orchestrator::{DrainTarget, NodeEntry, NodeFilter, TierCount};
 use llambo_proto::{
     convert,
     v1::{self, cluster_server::Cluster},
@@ -12,7 +12,7 @@ use llambo_proto::{
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Request, Response, Status};
 
-use super::{hosts, invalid, invalid_field, not_done};
+use super::{events, hosts, invalid, invalid_field, not_done};
 use crate::{
     Host, memory,
     serve::{Closing, closed},
@@ -150,6 +150,13 @@ impl Cluster for Service {
         Ok(Response::new(statuses.take_until(closed(self.closing.clone())).boxed()))
     }
 
+    type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEventsResponse, Status>> + Send>>;
+
+    async fn watch_events(&self, request: Request<v1::WatchEventsRequest>) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let events = events::watch(&self.host, request.into_inner())?;
+        Ok(Response::new(events.take_until(closed(self.closing.clone())).boxed()))
+    }
+
     async fn get_balancer(&self, _: Request<v1::GetBalancerRequest>) -> Result<Response<v1::GetBalancerResponse>, Status> {
         let report = self.host.cluster.balancer_report();
         Ok(Response::new(v1::GetBalancerResponse {
@@ -249,7 +256,12 @@ pub(crate) fn status(host: &Host) -> v1::StatusResponse {
         }),
         models: host.models.all().iter().map(|engine| convert::model(engine.info(), engine.load())).collect(),
         resident_bytes: memory::resident_bytes(),
+        tiers: status.tiers.into_iter().map(tier_count).collect(),
     }
+}
+
+fn tier_count(count: TierCount) -> v1::TierCount {
+    v1::TierCount { wanted: count.wanted.into(), served: count.served.into(), requests: count.requests }
 }
 
 /// A count as the wire has it.

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use llambo_inference::{AnswerEvent, InferenceError, ModelName, Usage};
 use llambo_orchestrator::DispatchError;
 use llambo_proto::{
-    convert::{self, Asked},
+    convert::{self, Asked, Timing},
     deadline, status,
     v1::{self, inference_server::Inference},
 };
@@ -102,7 +102,8 @@ impl Inference for Service {
                 AnswerEvent::Piece { text, .. } => whole.text.push_str(&text),
                 AnswerEvent::Finished(end) => {
                     (whole.finish_reason, whole.usage) = (end.reason.as_str().to_owned(), Some(convert::usage(end.usage)));
-                    (whole.ttft_ms, whole.total_ms) = (answering.timing().ttft_ms, answering.timing().total_ms);
+                    let Timing { ttft_ms, total_ms, tier } = answering.timing();
+                    (whole.ttft_ms, whole.total_ms, whole.tier) = (ttft_ms, total_ms, tier);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The services of `llambo.proto`, health and reflection.
 
 pub(crate) mod cluster;
+mod events;
 mod faults;
 mod health;
 mod hosts;

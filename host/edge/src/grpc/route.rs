@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use llambo_inference::TypeName;
-use llambo_orchestrator::{Route, RouteRecord, TierBy};
+use llambo_orchestrator::{Route, RouteRecord, TierBy, TierNote};
 use llambo_proto::v1;
 use llambo_strategy::{ChooseNode, PolicyRef};
 
@@ -49,7 +49,21 @@ pub(crate) fn wire(route: &Route) -> v1::Route {
         shadow: route.shadow.as_ref().map_or_else(String::new, ToString::to_string),
         tier: route.tier.map(u32::from),
         tier_by: route.tier_by.map_or("", TierBy::as_str).to_owned(),
+        tier_reason: route.tier_why.clone().unwrap_or_default(),
         admission: route.deferred.map_or("", |deferred| if deferred { "queue" } else { "admit" }).to_owned(),
+    }
+}
+
+/// Which tier serves an answer, and why.
+pub(crate) fn tier(note: &TierNote) -> v1::TierServed {
+    let (node, tier) = note.serves();
+    v1::TierServed {
+        node: node.to_string(),
+        tier: tier.into(),
+        wanted: note.wanted.map(u32::from),
+        by: note.by().map_or("", TierBy::as_str).to_owned(),
+        reason: note.reason(),
+        fell_back: note.fell_back(),
     }
 }
 

@@ -46,6 +46,33 @@ struct Executed {
     ttft_ms: f64,
     /// And to the end.
     total_ms: f64,
+    /// Which tier served it, where there are several.
+    tier: Option<Tier>,
+}
+
+/// Which tier served an answer, and why.
+#[derive(Debug, Serialize, ToSchema)]
+struct Tier {
+    /// The node that ended it.
+    node: String,
+    /// That node's tier.
+    tier: u32,
+    /// The one that it should have been; null: any.
+    wanted: Option<u32>,
+    /// Who said so: `request`, `classifier` or `heuristic`; empty: nobody.
+    by: String,
+    /// Why, for people.
+    reason: String,
+    /// No node of the wanted tier was free.
+    fell_back: bool,
+}
+
+/// Requests that should have had a tier, by the one that served them.
+#[derive(Debug, Serialize, ToSchema)]
+struct TierCount {
+    wanted: u32,
+    served: u32,
+    requests: u64,
 }
 
 /// The cluster at a glance.
@@ -64,6 +91,8 @@ pub(super) struct Status {
     models: Vec<Model>,
     /// Memory of the host's process.
     resident_bytes: u64,
+    /// Since the start; those that never were are left out.
+    tiers: Vec<TierCount>,
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -152,6 +181,7 @@ async fn execute(State(door): State<Door>, extensions: Extensions, request: Requ
                     usage: finished.usage.into(),
                     ttft_ms: timing.ttft_ms,
                     total_ms: timing.total_ms,
+                    tier: timing.tier.map(Tier::from),
                 }));
             }
         }
@@ -209,7 +239,21 @@ impl From<v1::StatusResponse> for Status {
             totals,
             models: status.models.into_iter().map(Model::from).collect(),
             resident_bytes: status.resident_bytes,
+            tiers: status.tiers.into_iter().map(TierCount::from).collect(),
         }
+    }
+}
+
+impl From<v1::TierServed> for Tier {
+    fn from(tier: v1::TierServed) -> Self {
+        let v1::TierServed { node, tier, wanted, by, reason, fell_back } = tier;
+        Self { node, tier, wanted, by, reason, fell_back }
+    }
+}
+
+impl From<v1::TierCount> for TierCount {
+    fn from(count: v1::TierCount) -> Self {
+        Self { wanted: count.wanted, served: count.served, requests: count.requests }
     }
 }
 

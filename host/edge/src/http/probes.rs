@@ -40,6 +40,8 @@ pub(super) fn ability(host: &Host) -> (Ability, u32, u32) {
     let able: u32 = ABLE.iter().filter_map(|state| status.nodes_by_state.get(state)).sum();
     let ability = match able {
         _ if status.draining => Ability::Draining,
+        // what has gone to none comes back with the first who asks
+        0 if host.cluster.types().iter().any(|info| info.scaling.is_some()) => Ability::Able,
         0 => Ability::NoNodes,
         _ => Ability::Able,
     };
@@ -55,6 +57,7 @@ async fn readyz(State(host): State<Arc<Host>>) -> (StatusCode, String) {
         (Ability::NoNodes, _, total) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("no node can serve: none of {total} is ready; spawn some\n"))
         }
+        (Ability::Able, 0, _) => (StatusCode::OK, "ready: no node is there, and the first request gets one\n".into()),
         (Ability::Able, able, total) => (StatusCode::OK, format!("ready: {able} of {total} nodes can serve\n")),
     }
 }

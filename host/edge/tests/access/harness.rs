@@ -80,7 +80,14 @@ impl Node for TestNode {
 impl NodeFactory for Factory {
     fn types(&self) -> Vec<TypeInfo> {
         TYPES
-            .map(|(name, model)| TypeInfo { name: name.into(), model: model.into(), tenant: "default".into(), bounds: None })
+            .map(|(name, model)| TypeInfo {
+                name: name.into(),
+                model: model.into(),
+                tenant: "default".into(),
+                bounds: None,
+                scaling: None,
+                tier: 0,
+            })
             .into()
     }
 

@@ -96,7 +96,14 @@ impl Node for TestNode {
 impl NodeFactory for Factory {
     fn types(&self) -> Vec<TypeInfo> {
         ["fake", "stuck"]
-            .map(|name| TypeInfo { name: name.into(), model: MODEL.into(), tenant: "default".into(), bounds: None })
+            .map(|name| TypeInfo {
+                name: name.into(),
+                model: MODEL.into(),
+                tenant: "default".into(),
+                bounds: None,
+                scaling: None,
+                tier: 0,
+            })
             .into()
     }
 

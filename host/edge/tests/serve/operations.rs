@@ -1,7 +1,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use futures::{StreamExt, stream};
-use llambo_client::{Ask, Code, Health, NodeFilter};
+use llambo_client::{Ask, Code, EventFilter, Happened, Health, NodeFilter};
 use llambo_edge::{Bound, EdgeError, Settings};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -166,5 +166,43 @@ async fn calls_are_counted_by_method_and_code() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn events_are_told_once_followed_and_filtered() {
+    let host = Running::start().await;
+    let kinds = async |filter: EventFilter| {
+        let told: Vec<_> = within(host.client.events(filter.once()).await.unwrap().collect()).await;
+        let kind = |told: Result<Happened, _>| match told.unwrap() {
+            Happened::Event(event) => format!("{} {} {}", event.kind, event.subject, event.count),
+            Happened::Missed(n) => format!("missed {n}"),
+        };
+        told.into_iter().map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(EventFilter::new()).await, ["nodes.spawned fake 3", "nodes.spawned stuck 1"]);
+    assert_eq!(kinds(EventFilter::new().node_type("stuck")).await, ["nodes.spawned stuck 1"]);
+    assert_eq!(kinds(EventFilter::new().kind("scale")).await, Vec::<String>::new());
+    let mut follow = host.client.events(EventFilter::new().after(2)).await.unwrap();
+    host.client.scale("fake", 4).await.unwrap();
+    let next = within(follow.next()).await.unwrap().unwrap();
+    assert!(matches!(&next, Happened::Event(event) if event.number == 3 && event.reason == "an operator scaled it"), "{next:?}");
+    let error = host.client.events(EventFilter::new().kind("weather")).await.err().unwrap();
+    assert_eq!((error.code(), error.reason()), (Code::InvalidArgument, "INVALID_REQUEST"));
+    assert!(error.to_string().contains("nodes.spawned"), "{error}");
+    // a watch does not keep the edge from ending
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_tier_that_was_asked_for_is_told_with_the_one_that_served() {
+    let host = Running::start_fake().await;
+    let answer = host.client.infer(Ask::text("x").max_tokens(4).tier(2)).await.unwrap();
+    let tier = answer.tier.unwrap();
+    assert_eq!((tier.node == answer.node, tier.tier, tier.wanted, tier.by.as_str()), (true, 0, Some(2), "request"));
+    assert!(tier.fell_back && tier.reason.contains("no node of tier 2 was free"), "{tier:?}");
+    assert_eq!(host.client.infer(Ask::text("x").max_tokens(4)).await.unwrap().tier, None, "there is one tier only");
+    let status = host.client.status().await.unwrap();
+    assert_eq!(status.tiers.iter().map(|count| (count.wanted, count.served, count.requests)).collect::<Vec<_>>(), [(2, 0, 1)]);
     host.stop().await;
 }

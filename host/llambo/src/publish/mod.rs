@@ -14,7 +14,7 @@ use std::{
 use futures::future::BoxFuture;
 use llambo_config::{Config, TypeConfig, is_name};
 use llambo_edge::{LoadedModule, ModuleError, Modules, NewModule, PublishedModule, TrialReport};
-use llambo_inference::{ModelName, TypeName};
+use llambo_inference::{ClusterEvent, EventKind, ModelName, TypeName};
 use llambo_isolate::{NodeType, Sandbox, SandboxError, TypeSettings};
 use llambo_orchestrator::{Cluster, SpawnReport};
 use tokio::task;
@@ -96,6 +96,10 @@ impl Publisher {
         }
     }
 
+    fn tell(&self, kind: EventKind, name: &ModelName, reason: String) {
+        self.cluster.witness().tell(ClusterEvent::new(kind, name.to_string(), reason));
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,6 +175,7 @@ impl Publisher {
         let kept = self.config.modules.versions as usize;
         let (replaced, gone) = self.ledger().put(&name, version, kept);
         tracing::info!(module = %name, version = number, count, "published");
+        self.tell(EventKind::ModuleLoaded, &name, format!("version {number} serves"));
         self.keep(&name, &gone).map(|()| LoadedModule { replaced, ..done })
     }
 
@@ -181,6 +186,7 @@ impl Publisher {
         let number = version.number;
         let replaced = self.ledger().serve(&name, number);
         tracing::info!(module = %name, version = number, "rolled back");
+        self.tell(EventKind::ModuleRolledBack, &name, format!("version {number} serves again"));
         self.keep(&name, &[]).map(|()| LoadedModule { replaced, ..done })
     }
 
@@ -196,6 +202,7 @@ impl Publisher {
             draining = self.cluster.retire(&factory::info(&made), forget).await;
         }
         tracing::info!(module = %name, draining, "unloaded");
+        self.tell(EventKind::ModuleUnloaded, &name, "its isolates finish what they have".into());
         match &self.folder {
             Some(folder) => folder.remove(&name).map(|()| draining).map_err(|detail| unkept(&detail)),
             None => Ok(draining),

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 mod environment;
+pub(crate) mod event;
 pub(crate) mod fault;
 pub(crate) mod infer;
 pub(crate) mod machine;
@@ -22,6 +23,7 @@ use clap_complete::Shell;
 use self::{
     bench::Bench,
     chat::{Dish, Limbot},
+    event::Events,
     fault::Fault,
     infer::{Embed, Infer},
     machine::{GenerateConfig, Init},
@@ -110,6 +112,8 @@ pub(crate) enum Command {
     Cluster(Cluster),
     /// Requests that are accepted now and answered later
     Task(TaskCommand),
+    /// What happened in the cluster, and why: nodes, scaling, breakers, policies, modules
+    Events(Events),
     /// Add nodes of a type
     Spawn(Count),
     /// Bring a type to a number of nodes; those that go finish their requests first
@@ -338,7 +342,7 @@ mod tests {
         for line in [
             "spawn --type t --count -1", "infer x --temperature=warm", "infer x --max-tokens -1", "nodes list --limit 0",
             "status --watch --interval 1ms", "bench load --concurrency 0", "infer x --tier 3", "infer x --answers 17",
-            "infer x --label team",
+            "infer x --label team", "events --since yesterday", "events --since #x",
         ] {
             let error = Args::try_parse_from(format!("llamboctl {line}").split(' ')).unwrap_err().to_string();
             assert!(error.contains("invalid value"), "{line}: {error}");

@@ -27,6 +27,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if (0.001..=86_400.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(FORM.into()) }
 }
 
+/// From when on something is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So long ago.
+    Ago(Duration),
+    /// After the event of that number.
+    Number(u64),
+}
+
+/// `10m` or `#42`.
+pub(super) fn since(text: &str) -> Result<Since, String> {
+    match text.strip_prefix('#') {
+        Some(number) => number.parse().map(Since::Number).map_err(|_| "write the number of an event like `#42`".into()),
+        None => duration(text).map(Since::Ago),
+    }
+}
+
 /// What the host accepts between two statuses.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     match duration(text)? {

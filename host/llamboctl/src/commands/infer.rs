@@ -16,7 +16,7 @@ use crate::{
     },
     exit::{Failure, OK},
     output,
-    route::Route,
+    route::{self, Route},
 };
 
 /// Bytes read from standard input or a file: far above what any host takes, far below what would hurt this machine.
@@ -68,6 +68,7 @@ pub(super) async fn print(session: &Session, mut events: Generation) -> Result<u
                     end_line(&mut out, &text)?;
                     explanation(&started);
                     summary(&started, &finished);
+                    tier(&started, &finished);
                 }
             }
             Err(e) => {
@@ -105,6 +106,15 @@ fn summary(started: &Started, finished: &Finished) {
     }
 }
 
+/// Which tier served it, and why: where somebody looks, where that was asked for, and where it is not the one that it should be.
+fn tier(started: &Started, finished: &Finished) {
+    let mut err = io::stderr();
+    if let Some(served) = finished.tier.as_ref().filter(|served| err.is_terminal() || started.route.is_some() || served.fell_back)
+    {
+        let _ = writeln!(err, "{}", output::for_terminal(&route::tier(served)));
+    }
+}
+
 /// Who answered, and what it cost.
 pub(crate) fn closing_line(started: &Started, finished: &Finished) -> String {
     let Usage { input_tokens, output_tokens, .. } = finished.usage.unwrap_or_default();
@@ -131,6 +141,7 @@ pub(crate) fn whole(text: &str, started: &Started, finished: &Finished) -> serde
         },
         "ttft_ms": finished.ttft_ms,
         "total_ms": finished.total_ms,
+        "tier": finished.tier.as_ref().map(route::tier_json),
         "route": started.route.clone().map(Route::from),
     })
 }

@@ -1,6 +1,7 @@
 //! One module for each group of commands. Each gets the connection and writes its answer to standard output.
 
 mod cluster;
+mod events;
 mod faults;
 mod hosts;
 mod http;
@@ -83,6 +84,7 @@ pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<
             rehearsal::test(&session()?, &Port::of(&port, host, trust), timeout).await
         }
         Command::Task(args) => tasks::task(&Port::of(&args.port, host, trust), args.task, json).await,
+        Command::Events(args) => events::events(&session()?, args).await,
         Command::Spawn(args) => cluster::spawn(&session()?, &args).await,
         Command::Scale(args) => cluster::scale(&session()?, &args).await,
         Command::Drain(args) => cluster::drain(&session()?, args).await,

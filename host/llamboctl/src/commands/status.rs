@@ -4,7 +4,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use llambo_client::StatusResponse;
+use llambo_client::{StatusResponse, TierCount};
 use serde_json::{Value, json};
 
 use super::{Session, listings::model_json};
@@ -75,6 +75,7 @@ fn to_json(s: &StatusResponse) -> Value {
         "tokens": { "input": totals.input_tokens, "output": totals.output_tokens },
         "models": s.models.iter().map(model_json).collect::<Value>(),
         "resident_bytes": s.resident_bytes,
+        "tiers": tiers_json(&s.tiers),
     })
 }
 
@@ -99,6 +100,9 @@ fn to_text(out: &mut impl Write, s: &StatusResponse) -> io::Result<()> {
         "requests  {}: {} finished, {} failed, {} cancelled, {} rejected, {} sent again",
         totals.requests, totals.finished, totals.failed, totals.cancelled, totals.rejected, totals.redispatched
     )?;
+    if !s.tiers.is_empty() {
+        writeln!(out, "tiers     {}", tiers(&s.tiers))?;
+    }
     writeln!(out, "tokens    {} in, {} out", output::count(totals.input_tokens), output::count(totals.output_tokens))?;
     for (i, m) in s.models.iter().enumerate() {
         let label = if i == 0 { "models" } else { "" };
@@ -113,6 +117,39 @@ fn to_text(out: &mut impl Write, s: &StatusResponse) -> io::Result<()> {
         )?;
     }
     writeln!(out, "memory    {} resident", output::bytes(s.resident_bytes))
+}
+
+/// Requests that were for tier 0, and those of them that it served.
+fn simple(tiers: &[TierCount]) -> (u64, u64) {
+    let n = |is_meant: fn(&TierCount) -> bool| tiers.iter().filter(|count| is_meant(count)).map(|count| count.requests).sum();
+    (n(|count| count.wanted == 0), n(|count| (count.wanted, count.served) == (0, 0)))
+}
+
+/// `null` where there were none.
+fn kept_share((simple, kept): (u64, u64)) -> Option<f64> {
+    (simple > 0).then(|| kept as f64 / simple as f64)
+}
+
+fn tiers_json(tiers: &[TierCount]) -> Value {
+    let (simple, kept) = simple(tiers);
+    let row = |count: &TierCount| json!({ "wanted": count.wanted, "served": count.served, "requests": count.requests });
+    let requests: Value = tiers.iter().map(row).collect();
+    json!({ "simple": simple, "kept": kept, "kept_share": kept_share((simple, kept)), "requests": requests })
+}
+
+fn tiers(tiers: &[TierCount]) -> String {
+    let counts = simple(tiers);
+    let share =
+        kept_share(counts).map(|share| format!("{} of {} simple requests kept on tier 0", output::percent(share), counts.0));
+    let wanted: BTreeMap<u32, (u64, u64)> = tiers.iter().fold(BTreeMap::new(), |mut all, count| {
+        let (requests, kept) = all.entry(count.wanted).or_default();
+        *requests += count.requests;
+        *kept += if count.served == count.wanted { count.requests } else { 0 };
+        all
+    });
+    let others = wanted.iter().filter(|(tier, _)| **tier > 0);
+    let others = others.map(|(tier, (requests, kept))| format!("{kept} of {requests} for tier {tier} served by it"));
+    share.into_iter().chain(others).collect::<Vec<_>>().join("; ")
 }
 
 fn listed(parts: &[String]) -> String {
@@ -132,6 +169,17 @@ mod tests {
             (&3.into(), &0.into(), &4.into())
         );
         assert_eq!(json["tokens"]["output"], 0);
+    }
+
+    #[test]
+    fn simple_requests_that_stayed_on_tier_0_are_a_share() {
+        let count = |wanted, served, requests| TierCount { wanted, served, requests };
+        let status = StatusResponse { tiers: vec![count(0, 0, 90), count(0, 2, 10), count(2, 2, 7)], ..Default::default() };
+        let json = to_json(&status);
+        assert_eq!((&json["tiers"]["simple"], &json["tiers"]["kept"]), (&100.into(), &90.into()));
+        assert_eq!(json["tiers"]["kept_share"], 0.9);
+        assert_eq!(tiers(&status.tiers), "90% of 100 simple requests kept on tier 0; 7 of 7 for tier 2 served by it");
+        assert_eq!(to_json(&StatusResponse::default())["tiers"]["kept_share"], Value::Null);
     }
 
     #[test]

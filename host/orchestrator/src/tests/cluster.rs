@@ -208,7 +208,14 @@ async fn publishing_gauges_needs_no_recorder() {
 #[tokio::test]
 async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_any_more() {
     let stage = Stage::gated(0, settings()).await;
-    let info = crate::TypeInfo { name: "agent".into(), model: "agent".into(), tenant: "default".into(), bounds: None };
+    let info = crate::TypeInfo {
+        name: "agent".into(),
+        model: "agent".into(),
+        tenant: "default".into(),
+        bounds: None,
+        scaling: None,
+        tier: 0,
+    };
     let make = |ids: &'static [&str]| {
         let gate = stage.gate.clone();
         async move {
@@ -251,7 +258,8 @@ async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_
 #[tokio::test]
 async fn a_tenants_nodes_serve_it_alone_and_come_before_those_of_everybody() {
     let stage = Stage::open(1, Settings { separate_tenants: true, ..settings() }).await;
-    let info = crate::TypeInfo { name: "own".into(), model: "m".into(), tenant: "acme".into(), bounds: None };
+    let info =
+        crate::TypeInfo { name: "own".into(), model: "m".into(), tenant: "acme".into(), bounds: None, scaling: None, tier: 0 };
     let make = async {
         let mut node = FakeNode::new("own-0", "own", 1, None);
         node.view.traits.tenant = "acme".into();

@@ -7,7 +7,9 @@ mod faults;
 mod field;
 mod policies;
 mod queue;
+mod scaling;
 mod stress;
+mod tiers;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -183,21 +185,40 @@ impl Node for FakeNode {
 /// Makes nodes `<type>-<n>` of two types of model `m`: `small` holds 1 request, `large` 4.
 #[derive(Default)]
 struct FakeFactory {
+    /// How `small` follows its load.
+    scaling: Option<llambo_strategy::ScaleRules>,
+    /// Whether `large` is of tier 2.
+    has_tiers: bool,
+    /// Whether there is no room for more.
+    full: AtomicBool,
     made: AtomicU32,
     gate: Option<Arc<Semaphore>>,
     nodes: Mutex<Vec<Arc<FakeNode>>>,
 }
 
+impl FakeFactory {
+    fn tier(&self, node_type: &str) -> u8 {
+        if self.has_tiers && node_type == "large" { 2 } else { 0 }
+    }
+}
+
 impl NodeFactory for FakeFactory {
     fn types(&self) -> Vec<TypeInfo> {
         ["small", "large"]
-            .map(|name| TypeInfo { name: name.into(), model: "m".into(), tenant: "default".into(), bounds: Some((1, 8)) })
+            .map(|name| TypeInfo {
+                name: name.into(),
+                model: "m".into(),
+                tenant: "default".into(),
+                bounds: Some((1, 8)),
+                scaling: self.scaling.filter(|_| name == "small"),
+                tier: self.tier(name),
+            })
             .to_vec()
     }
 
     fn spawn<'a>(&'a self, node_type: &'a TypeName, count: u32) -> BoxFuture<'a, Result<SpawnOutcome, SpawnError>> {
         async move {
-            if count > 1000 {
+            if count > 1000 || self.full.load(Ordering::SeqCst) {
                 let detail = "1000 places in all".into();
                 return Err(SpawnError::PoolExhausted { node_type: node_type.clone(), wanted: count, detail });
             }
@@ -206,7 +227,9 @@ impl NodeFactory for FakeFactory {
             let capacity = if node_type.as_str() == "large" { 4 } else { 1 };
             let make = |_| {
                 let n = self.made.fetch_add(1, Ordering::SeqCst);
-                Arc::new(FakeNode::new(&format!("{node_type}-{n:05}"), node_type.as_str(), capacity, self.gate.clone()))
+                let mut node = FakeNode::new(&format!("{node_type}-{n:05}"), node_type.as_str(), capacity, self.gate.clone());
+                node.view.traits.tier = self.tier(node_type.as_str());
+                Arc::new(node)
             };
             let nodes: Vec<_> = (0..count).map(make).collect();
             self.nodes.lock().unwrap().extend(nodes.iter().cloned());
@@ -247,7 +270,11 @@ impl Stage {
     }
 
     async fn make_with(small: u32, settings: Settings, gate: Option<Arc<Semaphore>>, policies: Policies) -> Self {
-        let factory = Arc::new(FakeFactory { gate: gate.clone(), ..FakeFactory::default() });
+        Self::with_factory(small, settings, FakeFactory { gate, ..FakeFactory::default() }, policies).await
+    }
+
+    async fn with_factory(small: u32, settings: Settings, factory: FakeFactory, policies: Policies) -> Self {
+        let (gate, factory) = (factory.gate.clone(), Arc::new(factory));
         let cluster = Cluster::with_policies(Arc::clone(&factory) as Arc<dyn NodeFactory>, settings, policies).unwrap();
         if small > 0 {
             cluster.spawn(&"small".into(), small).await.unwrap();

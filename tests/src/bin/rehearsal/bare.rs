@@ -37,7 +37,7 @@ impl Inference for Plain {
             messages.push(event(Event::Piece(v1::Piece { text, n_tokens: 1 })));
         }
         let usage = Some(usage(&request, n));
-        let finished = v1::Finished { finish_reason: "length".into(), usage, ttft_ms: 0.1, total_ms: 0.1 };
+        let finished = v1::Finished { finish_reason: "length".into(), usage, ttft_ms: 0.1, total_ms: 0.1, tier: None };
         messages.push(event(Event::Finished(finished)));
         Ok(Response::new(stream::iter(messages)))
     }
@@ -55,6 +55,7 @@ impl Inference for Plain {
             ttft_ms: 0.1,
             total_ms: 0.1,
             route: None,
+            tier: None,
         }))
     }
 

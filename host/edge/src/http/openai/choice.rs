@@ -85,10 +85,13 @@ impl Choice {
 /// Asks for all of them at once; each goes on as soon as there is a node for it.
 pub(super) fn ask(received: &Received, deadline: Option<Deadline>, choices: Vec<Choice>) -> Choices {
     let asked = choices.into_iter().enumerate().map(|(index, choice)| {
-        let Choice { asked, watch, echo } = choice;
+        let Choice { mut asked, watch, echo } = choice;
+        asked.routing.tier = received.tier.or(asked.routing.tier);
+        let served_by = received.served_by.clone();
         let (door, caller, at) = (received.door.clone(), received.caller.clone(), received.at);
         let told = async move {
             let answering = door.ask(asked, &caller, at, deadline).await?;
+            served_by.note(&answering);
             let logs = answering.journal.clone().filter(|journal| journal.n_top().is_some());
             // the model is there: it has begun to answer
             let logs =

@@ -13,6 +13,7 @@ mod models;
 mod request;
 mod sampling;
 mod sse;
+mod tier;
 mod tools;
 mod usage;
 mod watch;

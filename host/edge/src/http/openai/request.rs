@@ -17,6 +17,7 @@ use crate::{
     http::{
         failure::ApiError,
         meter::Outcome,
+        openai::tier::{self, ServedBy},
         reading::{json_bytes, parse},
     },
 };
@@ -39,6 +40,10 @@ pub(super) struct Received {
     pub(super) created: u64,
     /// What the whole request may take.
     timeout: Option<Duration>,
+    /// The tier that should serve it.
+    pub(super) tier: Option<u8>,
+    /// Who serves it.
+    pub(super) served_by: ServedBy,
     /// What its client waits without hearing anything.
     patience: Option<Duration>,
     body: Bytes,
@@ -58,6 +63,8 @@ impl Received {
             created: seconds_since_1970(),
             timeout: timeout(headers, TIMEOUT_MS, 1e-3),
             patience: timeout(headers, CLIENT_TIMEOUT, 1.0),
+            tier: tier::asked(headers)?,
+            served_by: ServedBy::default(),
             body: Bytes::new(),
             door: door.clone(),
         };

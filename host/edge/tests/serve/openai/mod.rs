@@ -4,6 +4,7 @@ mod answers;
 mod ends;
 mod refusals;
 mod texts;
+mod tiers;
 mod tools;
 
 use serde_json::{Value, json};

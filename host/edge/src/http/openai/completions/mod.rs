@@ -25,9 +25,10 @@ use crate::{
     post,
     path = "/v1/completions",
     tag = "OpenAI",
+    params(("llambo-tier" = Option<u8>, Header, description = "The tier that should serve it, 0 to 2")),
     request_body = CompletionBody,
     responses(
-        (status = 200, description = "The texts; with `stream: true`, `data:` lines of the same form, the last `[DONE]`", content(
+        (status = 200, description = "The texts; with `stream: true`, `data:` lines of the same form, the last `[DONE]`. The headers `llambo-node` and, where there are tiers, `llambo-tier`, `llambo-tier-wanted`, `llambo-tier-by` and `llambo-tier-reason` say who serves it", content(
             (Completion = "application/json"),
             (Completion = "text/event-stream"),
         )),
@@ -46,7 +47,8 @@ pub(super) async fn complete(State(door): State<Arc<Door>>, request: Request) ->
     let choices = choice::ask(&received, received.deadline(streams), asks);
     if streams {
         let begun = choice::begun(choices, received.must_begin()).await?;
-        return Ok(sse::respond(&received, begun, answer::Chunks::new(about, tells_usage)));
+        return Ok(received.served_by.tell(sse::respond(&received, begun, answer::Chunks::new(about, tells_usage))));
     }
-    Ok(Json(answer::whole(about, choices).await?).into_response())
+    let whole = Json(answer::whole(about, choices).await?).into_response();
+    Ok(received.served_by.tell(whole))
 }
