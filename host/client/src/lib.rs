@@ -26,6 +26,7 @@ mod credentials;
 mod error;
 mod faults;
 mod generation;
+mod models;
 mod modules;
 mod policies;
 mod sessions;
@@ -39,12 +40,13 @@ pub use llambo_proto::status::code_name;
 /// The messages that answers are made of, as in `llambo.proto`.
 pub use llambo_proto::v1::{
     ActiveFault, DrainResponse, EmbedResponse, Fault, Finished, GetBalancerResponse, GetSessionResponse, HibernateResponse,
-    InferResponse, ListPoliciesResponse, LoadModuleResponse, LoadPolicyResponse, Message, Model, Module, Node, Piece, Policy,
-    PolicyRef, PromotePolicyResponse, Refusal, ReplayDifference, ReplayOutcome, ReplayRoutesResponse, ResumePolicyResponse,
-    RollBackModuleResponse, RollBackPolicyResponse, Route, RouteCandidate, RouteDecision, RouteEnd, RouteRecord, SamplingOptions,
-    ScaleResponse, Session, SessionUsage, SetBalancerResponse, SpawnResponse, Started, StatusResponse, Trial,
-    UnloadModuleResponse, UnloadPolicyResponse, Usage, WakeResponse, route_record,
+    InferResponse, ListPoliciesResponse, LoadModelResponse, LoadModuleResponse, LoadPolicyResponse, Message, Model, Module, Node,
+    Piece, Policy, PolicyRef, PromotePolicyResponse, Refusal, ReplayDifference, ReplayOutcome, ReplayRoutesResponse,
+    ResumePolicyResponse, RollBackModuleResponse, RollBackPolicyResponse, Route, RouteCandidate, RouteDecision, RouteEnd,
+    RouteRecord, SamplingOptions, ScaleResponse, Session, SessionUsage, SetBalancerResponse, SpawnResponse, Started,
+    StatusResponse, Trial, UnloadModelResponse, UnloadModuleResponse, UnloadPolicyResponse, Usage, WakeResponse, route_record,
 };
+pub use models::LoadModel;
 pub use modules::NewModule;
 pub use policies::{NewPolicy, PolicyRole, ReplayWith, RouteStream};
 pub use sessions::{NewSession, Question};

@@ -31,9 +31,9 @@ use std::{
 pub use self::{
     error::{ConfigError, ConfigErrors},
     schema::{
-        Access, Balancing, Cache, Config, Exposure, FilePath, Hibernation, KvType, LogFormat, Logging, Metrics, ModelConfig,
-        ModelSource, ModuleSource, Modules, Network, OtlpProtocol, Permission, Policies, Queue, Quota, RequestBudget, Sessions,
-        Shutdown, Strategy, Tasks, TenantConfig, Tls, Tracing, TypeConfig,
+        Access, Balancing, Cache, Catalog, Config, Exposure, FilePath, Hibernation, KvType, LogFormat, Logging, Metrics,
+        ModelConfig, ModelSource, ModuleSource, Modules, Network, OtlpProtocol, Permission, Policies, Queue, Quota,
+        RequestBudget, Sessions, Shutdown, Strategy, Tasks, TenantConfig, Tls, Tracing, TypeConfig,
     },
     sections::is_name,
 };

@@ -2,6 +2,7 @@
 
 mod check;
 mod descriptors;
+mod desk;
 mod factory;
 mod logging;
 mod models;

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod fault;
+pub(crate) mod models;
 pub(crate) mod policy;
 pub(crate) mod session;
 pub(crate) mod trust;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 
 use self::{
     fault::Fault,
+    models::Models,
     policy::Policy,
     session::Session,
     trust::{Token, Trust},
@@ -45,7 +47,7 @@ pub(crate) enum Command {
     Infer(Infer),
     /// Print the embedding of each text
     Embed(Embed),
-    /// Models of the host
+    /// Models of this machine, and of the host
     #[command(subcommand)]
     Models(Models),
     /// Nodes of the host
@@ -179,12 +181,6 @@ pub(crate) struct Embed {
     /// Model that embeds; without it, the host's first
     #[arg(long, env = "LLAMBO_MODEL", value_name = "NAME")]
     pub(crate) model: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Models {
-    /// List the models that can be asked
-    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ mod infer;
 mod listings;
 mod local;
 mod metrics;
+mod models;
 mod modules;
 mod moving;
 mod policies;
@@ -22,7 +23,7 @@ mod wasm;
 use llambo_client::Client;
 
 use crate::{
-    args::{Args, Command, Models, Nodes, trust::Token},
+    args::{Args, Command, Nodes, models::Models, trust::Token},
     bench,
     exit::Failure,
 };
@@ -45,6 +46,15 @@ pub(crate) async fn run(args: Args) -> Result<u8, Failure> {
         Command::Infer(args) => infer::infer(&session()?, args).await,
         Command::Embed(args) => infer::embed(&session()?, args).await,
         Command::Models(Models::List) => listings::models(&session()?).await,
+        Command::Models(Models::Catalog(at)) => models::catalog(&at, json),
+        Command::Models(Models::Register(args)) => models::register(&args, json).await,
+        Command::Models(Models::Download(args)) => models::download(&args, json).await,
+        Command::Models(Models::Unregister(args)) => models::unregister(&args, json),
+        Command::Models(Models::Load(args)) => models::host::load(&session()?, args).await,
+        Command::Models(Models::Unload { name, retire }) => models::host::unload(&session()?, &name, retire).await,
+        Command::Models(Models::Pin { name }) => models::host::pin(&session()?, &name, true).await,
+        Command::Models(Models::Unpin { name }) => models::host::pin(&session()?, &name, false).await,
+        Command::Models(Models::Show(args)) => models::show::show(&args, json),
         Command::Nodes(Nodes::List { node_type, state, limit }) => {
             listings::nodes(&session()?, node_type.unwrap_or_default(), state.unwrap_or_default(), limit).await
         }
