@@ -109,6 +109,7 @@ pub async fn stage(stage: &Stage, metrics: PrometheusHandle) -> (Bound, Host) {
     let host = Host {
         cluster: cluster.clone(),
         models,
+        desk: Arc::new(llambo_edge::FixedModels),
         modules: Arc::new(NoModules),
         policies: Arc::new(llambo_strategy::NoDesk),
         default_model: MODEL.into(),

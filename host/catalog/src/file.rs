@@ -35,6 +35,20 @@ impl ModelFile {
         Ok(Self { path: path.into(), size_bytes: about.len(), digest, header })
     }
 
+    /// The same file, once it was renamed or linked.
+    ///
+    /// # Errors
+    /// Nothing as long as this lies there.
+    pub fn moved_to(self, path: &Path) -> Result<Self, CatalogError> {
+        let read = |source| CatalogError::Read { path: path.into(), source };
+        let about = std::fs::metadata(path).map_err(read)?;
+        if about.len() != self.size_bytes {
+            let problem = format!("it has {} bytes, and had {}", about.len(), self.size_bytes);
+            return Err(CatalogError::Broken { path: path.into(), problem });
+        }
+        Ok(Self { path: path.into(), ..self })
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path

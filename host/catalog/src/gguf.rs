@@ -3,7 +3,11 @@
 //!
 //! Source of the layout: ggml's `docs/gguf.md`.
 
+mod names;
+
 use std::{collections::BTreeMap, io::Read};
+
+use self::names::{file_type, type_name};
 
 /// Metadata entries and tensors: far more than any model has, few enough to read at once.
 const MAX_COUNT: u64 = 1 << 20;
@@ -32,6 +36,8 @@ pub struct GgufHeader {
     n_tensors: u64,
     n_params: u64,
     tensor_bytes: u64,
+    /// Elements by the type they are written in.
+    elements: BTreeMap<u32, u64>,
 }
 
 struct Source<'a, R> {
@@ -71,7 +77,7 @@ impl GgufHeader {
             Some(Metadata::Unsigned(a)) if a.is_power_of_two() && *a <= 1 << 20 => *a,
             Some(other) => return Err(format!("`general.alignment` is {other:?} instead of a power of two")),
         };
-        let mut header = Self { metadata, n_tensors, n_params: 0, tensor_bytes: 0 };
+        let mut header = Self { metadata, n_tensors, n_params: 0, tensor_bytes: 0, elements: BTreeMap::new() };
         header.read_tensors(&mut source, alignment)?;
         header.check_model()?;
         Ok(header)
@@ -108,6 +114,7 @@ impl GgufHeader {
             }
             let size = elements / block * bytes;
             self.n_params += elements;
+            *self.elements.entry(kind).or_default() += elements;
             self.tensor_bytes += size;
             ends.push((offset.checked_add(size).ok_or_else(|| format!("tensor `{name}` lies outside the file"))?, name));
         }
@@ -196,6 +203,15 @@ impl GgufHeader {
     /// Weights it has.
     pub fn n_params(&self) -> u64 {
         self.n_params
+    }
+
+    /// How the weights are written: what the file says of itself (`general.file_type`), or else the type of most of them.
+    pub fn quantization(&self) -> &'static str {
+        let said = self.number("general.file_type").and_then(file_type);
+        said.unwrap_or_else(|| {
+            let most = self.elements.iter().max_by_key(|(_, n)| **n);
+            most.and_then(|(kind, _)| type_name(*kind)).unwrap_or("mixed")
+        })
     }
 
     /// Bytes of all tensors.

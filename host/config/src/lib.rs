@@ -31,8 +31,8 @@ use std::{
 pub use self::{
     error::{ConfigError, ConfigErrors},
     schema::{
-        Access, Balancing, Cache, Classifier, Config, Exposure, FilePath, Hibernation, KvType, LogFormat, Logging, Metrics,
-        ModelConfig, ModelSource, ModuleSource, Modules, Network, OtlpProtocol, Permission, Policies, Queue, Quota,
+        Access, Balancing, Cache, Catalog, Classifier, Config, Exposure, FilePath, Hibernation, KvType, LogFormat, Logging,
+        Metrics, ModelConfig, ModelSource, ModuleSource, Modules, Network, OtlpProtocol, Permission, Policies, Queue, Quota,
         RequestBudget, Scaling, Sessions, Shutdown, Strategy, Tasks, TenantConfig, Tls, Tracing, TypeConfig,
     },
     sections::is_name,

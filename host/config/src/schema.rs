@@ -8,7 +8,7 @@ mod telemetry;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-pub use loaded::{Hibernation, Modules, Policies, Sessions, Tasks};
+pub use loaded::{Catalog, Hibernation, Modules, Policies, Sessions, Tasks};
 pub use network::{Access, Exposure, Network, Permission, Tls};
 pub use routing::{Balancing, Classifier, Queue, Strategy};
 pub use scaling::Scaling;
@@ -23,6 +23,8 @@ pub struct Config {
     pub types: Vec<TypeConfig>,
     /// Tenants with something of their own, in file order; names are unique.
     pub tenants: Vec<TenantConfig>,
+    /// Which other models clients may load.
+    pub catalog: Catalog,
     /// What clients may publish.
     pub modules: Modules,
     /// Modules that decide in the host's place.
@@ -144,6 +146,8 @@ pub enum ModelSource {
     DemoSmall,
     /// A GGUF file. Not looked at here.
     File(FilePath),
+    /// A model by its name in the catalog, which is not looked at here either.
+    Catalog(String),
 }
 
 /// Number format of the KV cache.
@@ -354,6 +358,7 @@ impl fmt::Display for ModelSource {
             Self::Demo => f.write_str("builtin:demo"),
             Self::DemoSmall => f.write_str("builtin:demo-small"),
             Self::File(path) => path.fmt(f),
+            Self::Catalog(name) => write!(f, "catalog:{name}"),
         }
     }
 }

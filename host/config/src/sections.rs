@@ -1,5 +1,6 @@
 //! The keys of cluster-config.yaml with their defaults and ranges, section by section.
 
+mod catalog;
 mod modules;
 mod network;
 mod policies;
@@ -30,6 +31,7 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
     ("types", types::TYPE),
     ("types", scaling::SCALING),
     ("tenants", tenants::TENANT),
+    ("catalog", catalog::CATALOG),
     ("modules", modules::MODULES),
     ("policies", policies::POLICIES),
     ("tasks", tasks::TASKS),
@@ -49,8 +51,8 @@ pub(crate) const KEYS: &[(&str, &[&str])] = &[
 ];
 
 const ROOT: &[&str] = &[
-    "models", "gpu", "types", "tenants", "modules", "policies", "tasks", "sessions", "hibernation", "balancing", "faults",
-    "queue", "network", "shutdown", "logging", "metrics", "tracing", "cache",
+    "models", "gpu", "catalog", "types", "tenants", "modules", "policies", "tasks", "sessions", "hibernation", "balancing",
+    "faults", "queue", "network", "shutdown", "logging", "metrics", "tracing", "cache",
 ];
 const MODEL: &[&str] = &[
     "name", "path", "context", "sequences", "threads", "gpu-layers", "gpu-devices", "draft", "draft-tokens", "kv-type",
@@ -64,6 +66,9 @@ const SHUTDOWN: &[&str] = &["drain"];
 const LOGGING: &[&str] = &["format", "level"];
 const HIBERNATION: &[&str] = &["folder"];
 const CACHE: &[&str] = &["modules", "kv"];
+
+/// What names of models of the catalog begin with, where a path may stand.
+const CATALOG: &str = "catalog:";
 
 const KB: u64 = 1 << 10;
 const MB: u64 = 1 << 20;
@@ -93,6 +98,7 @@ pub(crate) fn config(root: &Node, decoder: &Decoder<'_>, folder: &Path, accepted
     let (shutdown, cache) = (root.section("shutdown", SHUTDOWN), root.section("cache", CACHE));
     Some(Config {
         models: models.configs,
+        catalog: catalog::catalog(&root, &types, &gpu, folder),
         modules: modules::modules(&root, &types, folder),
         policies: policies::policies(&root, folder),
         tasks: tasks::tasks(&root, folder),
@@ -187,7 +193,7 @@ fn name<'a>(map: &Map<'a>) -> Option<(Value<'a>, &'a str)> {
         let path = map.get("path")?;
         // what is wrong with a path is said where it is read
         let text = path.as_text()?;
-        return Some((path, text));
+        return Some((path, text.strip_prefix(CATALOG).unwrap_or(text)));
     };
     let name = value.text()?;
     if name.chars().count() > 128 || name.contains(char::is_control) {
@@ -198,13 +204,20 @@ fn name<'a>(map: &Map<'a>) -> Option<(Value<'a>, &'a str)> {
 }
 
 fn weights(value: &Value<'_>, text: &str, folder: &Path) -> Option<ModelSource> {
+    if let Some(name) = text.strip_prefix(CATALOG) {
+        if name.is_empty() || name.contains(char::is_control) || name.contains('/') {
+            value.wrong("names no model of the catalog", "`llamboctl models catalog` lists them: `catalog:NAME`");
+            return None;
+        }
+        return Some(ModelSource::Catalog(name.to_owned()));
+    }
     let builtin = [("builtin:demo", ModelSource::Demo), ("builtin:demo-small", ModelSource::DemoSmall)];
     builtin_or_file(value, text, builtin, folder).map(|found| found.unwrap_or_else(ModelSource::File))
 }
 
 /// `None` when its path cannot be read, or its name could not.
 fn model(map: &Map<'_>, name: Option<&str>, host: &Gpu, folder: &Path) -> Option<ModelConfig> {
-    let path = map.require("path", "give a GGUF file, `builtin:demo` or `builtin:demo-small`");
+    let path = map.require("path", "give a GGUF file, `catalog:NAME`, `builtin:demo` or `builtin:demo-small`");
     let path = path.and_then(|value| value.text().map(|text| (value, text)));
     let source = path.as_ref().and_then(|(value, text)| weights(value, text, folder));
     let draft = map.get("draft").and_then(|value| weights(&value, value.text()?, folder));

@@ -35,6 +35,17 @@ fn repeated(n_lines: usize, line: impl Fn(usize) -> String) -> String {
 // === the shipped file ===
 
 #[test]
+fn a_model_of_the_catalog_is_named_by_its_name() {
+    let text = "models: [{path: 'catalog:qwen', draft: 'catalog:small'}]\ntypes: {t: {count: 1, model: qwen}}\n";
+    let config = Config::parse(text, "c.yaml").unwrap();
+    let model = &config.models[0];
+    assert_eq!((model.name.as_str(), &model.source), ("qwen", &ModelSource::Catalog("qwen".into())));
+    assert_eq!(model.draft, Some(ModelSource::Catalog("small".into())));
+    let wrong = Config::parse(&text.replace("catalog:qwen", "catalog:"), "c.yaml").unwrap_err().to_string();
+    assert!(wrong.contains("`catalog:NAME`"), "{wrong}");
+}
+
+#[test]
 fn the_shipped_file_starts_a_thousand_tiny_isolates_on_the_built_in_model() {
     let config = Config::shipped();
     let types: Vec<_> = config.types.iter().map(|t| (t.name.as_str(), t.count, t.memory_bytes, t.cpu)).collect();
@@ -204,7 +215,7 @@ fn a_wrong_value_is_reported_with_what_to_do() {
         ("cache: {modules: 12}", "is 12, but must be text; put it in quotes"),
         ("cache: {modules: ''}", "is an empty text"),
         ("shutdwon: {drain: 1s}", "`shutdwon` is not a known key; did you mean `shutdown`?"),
-        ("something: 1", "`something` is not a known key; remove it; known here: `models`, `gpu`, `types`"),
+        ("something: 1", "`something` is not a known key; remove it; known here: `models`, `gpu`, `catalog`, `types`"),
         ("queue: {max-wait: 1s}\nqueue: {max-wait: 2s}", "`queue` is already set in line 3; remove one of them"),
     ] {
         let found = error(section);

@@ -11,6 +11,7 @@
 mod access;
 mod answer;
 mod caller;
+mod desk;
 mod door;
 mod grpc;
 mod http;
@@ -33,6 +34,7 @@ use llambo_strategy::PolicyDesk;
 use llambo_tasks::Tasks;
 
 pub use access::{AccessSettings, Permission, TenantAccess, TokenHash, TokensError, read_tokens};
+pub use desk::{FixedModels, LoadedModel, ModelDesk, ModelError, ModelStatus, UnloadedModel, WantedModel};
 pub use listen::{Limits, TlsError, TlsSettings, check_tls};
 pub use modules::{LoadedModule, ModuleError, Modules, NewModule, NoModules, PublishedModule, TrialReport};
 pub use serve::{Bound, EdgeError};
@@ -118,6 +120,8 @@ pub struct Host {
     pub cluster: Cluster,
     /// Models that can be asked.
     pub models: Models,
+    /// Who loads and unloads them.
+    pub desk: Arc<dyn ModelDesk>,
     /// What clients published.
     pub modules: Arc<dyn Modules>,
     /// Who decides in the place of what is built in.

@@ -20,7 +20,7 @@ pub(crate) const REQUESTS: &str = "llambo_edge_requests_total";
 pub(crate) const IN_FLIGHT: &str = "llambo_edge_in_flight_streams";
 
 /// Every method there is: anything else a caller names is counted as `other`, so that labels stay few.
-const METHODS: [&str; 41] = [
+const METHODS: [&str; 45] = [
     "llambo.v1.Inference/Generate",
     "llambo.v1.Inference/Infer",
     "llambo.v1.Inference/Embed",
@@ -41,6 +41,9 @@ const METHODS: [&str; 41] = [
     "llambo.v1.Modules/ListModules",
     "llambo.v1.Modules/UnloadModule",
     "llambo.v1.Modules/RollBackModule",
+    "llambo.v1.Models/LoadModel",
+    "llambo.v1.Models/UnloadModel",
+    "llambo.v1.Models/PinModel",
     "llambo.v1.Policies/LoadPolicy",
     "llambo.v1.Policies/ListPolicies",
     "llambo.v1.Policies/PromotePolicy",

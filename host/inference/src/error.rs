@@ -30,6 +30,14 @@ pub enum InferenceError {
         /// What could have been asked for.
         loaded: Vec<ModelName>,
     },
+    /// The model is known, and is not in memory.
+    #[error("{detail}")]
+    ModelAbsent {
+        /// A stable upper-case name of the cause, for example `NO_MODEL_MEMORY`.
+        reason: &'static str,
+        /// What happened, with the numbers.
+        detail: String,
+    },
     /// Whoever asks may not have it.
     #[error("{0}")]
     NotPermitted(String),
@@ -116,7 +124,8 @@ impl InferenceError {
             | Self::UnknownModel { .. }
             | Self::NotPermitted(_) => Fault::Client,
             Self::Full { .. } | Self::Stopped(_) | Self::Guest { .. } | Self::Backend(_) => Fault::Node,
-            Self::DeadlineExceeded { .. } | Self::Cancelled | Self::Stalled { .. } => Fault::Ended,
+            // another node of this host would ask the same model
+            Self::DeadlineExceeded { .. } | Self::Cancelled | Self::Stalled { .. } | Self::ModelAbsent { .. } => Fault::Ended,
         }
     }
 
@@ -138,7 +147,7 @@ impl InferenceError {
             Self::DeadlineExceeded { .. } => "DEADLINE_EXCEEDED",
             Self::Cancelled => "CANCELLED",
             Self::Stalled { .. } => "CLIENT_STALLED",
-            Self::Guest { reason, .. } => reason,
+            Self::Guest { reason, .. } | Self::ModelAbsent { reason, .. } => reason,
             Self::Backend(_) => "BACKEND_FAILED",
         }
     }

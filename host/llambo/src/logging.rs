@@ -134,6 +134,7 @@ fn describe() {
     llambo_isolate::describe_metrics();
     llambo_policy::describe_metrics();
     llambo_sessions::describe_metrics();
+    llambo_shelf::describe_metrics();
     llambo_tasks::describe_metrics();
     llambo_telemetry::describe_metrics();
     metrics::describe_counter!(

@@ -2,6 +2,7 @@
 
 mod check;
 mod descriptors;
+mod desk;
 mod factory;
 mod hardware;
 mod logging;

@@ -16,6 +16,8 @@ use llambo_isolate::{Limits, Module, Need, Shortage, TypeSettings, preflight};
 use llambo_llama::{Device, MOST_DRAFTED_SEQUENCES};
 use llambo_strategy::ScaleRules;
 
+use crate::models::register;
+
 /// What llama.cpp takes on a GPU beside weights and KV cache: buffers for one batch, and the driver's own.
 const GPU_WORKING_BYTES: u64 = 512 << 20;
 
@@ -62,7 +64,7 @@ impl Plan {
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         let mut models = Vec::new();
         for (i, model) in config.models.iter().enumerate() {
-            match PlannedModel::of(model) {
+            match PlannedModel::of(config, model) {
                 Ok(planned) => {
                     let trained = planned.file.as_ref().map_or(u32::MAX, |file| file.header().context_length());
                     if planned.n_context > trained {
@@ -78,7 +80,7 @@ impl Plan {
                 }
                 Err(error) => problems.push(Problem {
                     what: format!("models[{i}] `{}`: {error}", model.name),
-                    remedy: "give the path of a whole GGUF file, or builtin:demo".into(),
+                    remedy: "give the path of a whole GGUF file, `catalog:NAME`, or builtin:demo".into(),
                 }),
             }
         }
@@ -130,13 +132,13 @@ impl Plan {
 }
 
 impl PlannedModel {
-    fn ram_bytes(&self) -> u64 {
+    pub(crate) fn ram_bytes(&self) -> u64 {
         (self.weight_bytes + self.kv_bytes).saturating_sub(self.gpu_bytes) + self.kept_bytes
     }
 
-    fn of(model: &ModelConfig) -> Result<Self, CatalogError> {
-        let file = opened(&model.source)?;
-        let draft = model.draft.as_ref().map(opened).transpose()?;
+    pub(crate) fn of(config: &Config, model: &ModelConfig) -> Result<Self, CatalogError> {
+        let file = opened(config, &model.source)?;
+        let draft = model.draft.as_ref().map(|source| opened(config, source)).transpose()?;
         let header = file.header();
         let n_context = model.context.unwrap_or_else(|| header.context_length());
         let f16 = header.kv_bytes_per_token() * u64::from(n_context) * u64::from(model.sequences);
@@ -179,12 +181,19 @@ pub(crate) fn kv_type(model: &ModelConfig) -> llambo_llama::KvType {
     }
 }
 
-fn opened(source: &ModelSource) -> Result<ModelFile, CatalogError> {
+fn opened(config: &Config, source: &ModelSource) -> Result<ModelFile, CatalogError> {
     match source {
         ModelSource::Demo => Builtin::Demo.unpack(),
         ModelSource::DemoSmall => Builtin::DemoSmall.unpack(),
         ModelSource::File(path) => ModelFile::open(&path.resolved),
+        ModelSource::Catalog(name) => registered(config, name),
     }
+}
+
+/// A model by its name in the catalog.
+fn registered(config: &Config, name: &str) -> Result<ModelFile, CatalogError> {
+    let homeless = || CatalogError::NotRegistered { name: name.into(), known: Vec::new(), path: "~".into() };
+    register(config).ok_or_else(homeless)?.open(name)
 }
 
 /// What does not fit onto graphics cards. A model takes of each that it may use in proportion to what is free there, as llama.cpp splits it.

@@ -13,6 +13,7 @@ use llambo_edge::{Bound, Host, Settings as EdgeSettings};
 use llambo_inference::{ClusterEvent, EventKind, ModelName, Models, TokenHooks, TypeName};
 use llambo_isolate::{Dormitory, Sandbox};
 use llambo_orchestrator::{Autoscaler, Cluster, NodeFactory, Settings as ClusterSettings};
+use llambo_shelf::Shelf;
 use llambo_tasks::Tasks;
 use llambo_telemetry::Exporting;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -25,10 +26,11 @@ use tokio::{
 
 use crate::{
     Failure, descriptors,
+    desk::Desk,
     factory::IsolateFactory,
     hardware,
     logging::{self, Traces},
-    models,
+    models::{self, Engines},
     plan::{Plan, module, scalings, type_settings},
     policies,
     publish::Publisher,
@@ -80,7 +82,7 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
         let (config, hooks) = (Arc::clone(&config), policies.hooks());
         move || prepare(&config, &hooks)
     });
-    let (models, sandbox, factory) = tokio::select! {
+    let Prepared { models, shelf, engines, sandbox, factory } = tokio::select! {
         prepared = preparing => prepared.map_err(Failure::machine)??,
         // a model that is being loaded cannot be called off; the end of the process ends it
         _ = ending.asked() => return Err(Failure::Interrupted),
@@ -95,8 +97,12 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     // those that are there already count; those of published modules come when these are there
     let early = cluster.adopt().await.map_err(Failure::machine)?.nodes.len();
     spawn(&config, &cluster).await?;
-    let publisher = Publisher::new(Arc::clone(&config), Arc::new(sandbox), factory, cluster.clone())?;
+    let sandbox = Arc::new(sandbox);
+    let publisher = Publisher::new(Arc::clone(&config), Arc::clone(&sandbox), Arc::clone(&factory), cluster.clone())?;
     publisher.restore().await;
+    let publisher = Arc::new(publisher);
+    let loaded = (models.clone(), shelf.clone(), engines);
+    let desk = Desk::new(Arc::clone(&config), (sandbox, factory), cluster.clone(), Arc::clone(&publisher), loaded);
     adopt(&cluster, early).await?;
 
     let (grpc, http, network) = (edge.grpc_addr(), edge.http_addr(), &config.network);
@@ -114,7 +120,8 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     let host = Host {
         cluster: cluster.clone(),
         models: models.clone(),
-        modules: Arc::new(publisher),
+        desk: Arc::new(desk),
+        modules: publisher,
         policies,
         tasks: tasks.clone(),
         sessions: sessions.clone(),
@@ -158,6 +165,7 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     for engine in models.all() {
         models.remove(&engine.info().name);
     }
+    shelf.close();
     if let Some(exporting) = exporting {
         exporting.finish().await;
     }
@@ -168,8 +176,17 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     }
 }
 
+/// What takes its time to be there.
+struct Prepared {
+    models: Models,
+    shelf: Shelf,
+    engines: Arc<Engines>,
+    sandbox: Sandbox,
+    factory: IsolateFactory,
+}
+
 /// Everything that computes or reads files: models, and modules compiled.
-fn prepare(config: &Config, hooks: &Arc<dyn TokenHooks>) -> Result<(Models, Sandbox, IsolateFactory), Failure> {
+fn prepare(config: &Arc<Config>, hooks: &Arc<dyn TokenHooks>) -> Result<Prepared, Failure> {
     let mut plan = Plan::of(config);
     for warning in &plan.warnings {
         tracing::warn!(what = warning.what, remedy = warning.remedy, "this configuration may not fit");
@@ -178,7 +195,7 @@ fn prepare(config: &Config, hooks: &Arc<dyn TokenHooks>) -> Result<(Models, Sand
         let problems: Vec<String> = plan.problems.iter().map(ToString::to_string).collect();
         return Err(Failure::Machine(problems.join("\nllambo: ")));
     }
-    let models = models::load(config, &mut plan, hooks)?;
+    let (models, shelf, engines) = models::load(config, &mut plan, hooks)?;
     let cache = match &config.cache.modules {
         Some(path) => Some(path.resolved.clone()),
         None => cache_folder("modules"),
@@ -196,7 +213,7 @@ fn prepare(config: &Config, hooks: &Arc<dyn TokenHooks>) -> Result<(Models, Sand
         tracing::info!(node_type = node_type.name, compile_ms = began.elapsed().as_millis(), "module ready");
         factory.insert(made);
     }
-    Ok((models, sandbox, factory))
+    Ok(Prepared { models, shelf, engines, sandbox, factory })
 }
 
 /// What there is before the first isolate.

@@ -77,6 +77,16 @@ impl Failure {
         Self::local(UNREACHABLE, "UNREACHABLE", message)
     }
 
+    /// A place on the disk that has no room, or cannot be used.
+    pub(crate) fn disk(message: impl Into<String>) -> Self {
+        Self::local(IO, "IO", message)
+    }
+
+    /// A connection that was there and is not.
+    pub(crate) fn lost(message: impl Into<String>) -> Self {
+        Self::local(UNREACHABLE, "CONNECTION_LOST", message)
+    }
+
     /// The host answered, but not with what was asked for.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::local(FAILED, "REFUSED", message)

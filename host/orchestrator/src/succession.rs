@@ -34,6 +34,11 @@ impl Cluster {
         self.shared.lock().registry.n_live(node_type)
     }
 
+    /// All nodes of a type, those that are draining included.
+    pub fn n_nodes(&self, node_type: &TypeName) -> usize {
+        self.nodes_of(node_type, |_| true).len()
+    }
+
     /// Takes a type out of service for good, with all its nodes; `forget` says so to the factory. Answers how many were not draining before.
     pub async fn retire(&self, info: &TypeInfo, forget: impl FnOnce()) -> u32 {
         let _turn = self.turn().await;

@@ -270,6 +270,9 @@ pub fn model(info: &ModelInfo, load: llambo_inference::EngineLoad) -> v1::Model 
         n_running: load.n_running,
         n_waiting: load.n_waiting,
         parent: String::new(),
+        state: String::new(),
+        pinned: false,
+        memory_bytes: 0,
     }
 }
 

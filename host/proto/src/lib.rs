@@ -20,7 +20,7 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Full names of the services, as health checks and reflection spell them.
-pub const SERVICES: [&str; 6] = [
-    "llambo.v1.Inference", "llambo.v1.Cluster", "llambo.v1.Modules", "llambo.v1.Policies", "llambo.v1.Faults",
-    "llambo.v1.Sessions",
+pub const SERVICES: [&str; 7] = [
+    "llambo.v1.Inference", "llambo.v1.Cluster", "llambo.v1.Modules", "llambo.v1.Models", "llambo.v1.Policies",
+    "llambo.v1.Faults", "llambo.v1.Sessions",
 ];

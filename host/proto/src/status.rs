@@ -27,7 +27,7 @@ pub fn code_of(reason: &str) -> Option<Code> {
         "DUPLICATE_NODE" | "NAME_TAKEN" => Code::AlreadyExists,
         "UNAUTHENTICATED" => Code::Unauthenticated,
         "NOT_PERMITTED" => Code::PermissionDenied,
-        "TRIAL_FAILED" | "SESSION_BUSY" => Code::FailedPrecondition,
+        "TRIAL_FAILED" | "SESSION_BUSY" | "MODEL_PINNED" | "MODEL_UNLOADABLE" => Code::FailedPrecondition,
         "QUEUE_FULL"
         | "QUOTA_EXCEEDED"
         | "NOT_ADMITTED"
@@ -38,8 +38,9 @@ pub fn code_of(reason: &str) -> Option<Code> {
         | "TOO_MANY_FAULTS"
         | "TOO_MANY_SESSIONS"
         | "SESSION_FULL"
-        | "SESSION_BUDGET_EXHAUSTED" => Code::ResourceExhausted,
-        "NO_NODE" | "STOPPED" | "DRAINING" => Code::Unavailable,
+        | "SESSION_BUDGET_EXHAUSTED"
+        | "NO_MODEL_MEMORY" => Code::ResourceExhausted,
+        "NO_NODE" | "STOPPED" | "DRAINING" | "MODEL_NOT_READY" => Code::Unavailable,
         "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
         "CANCELLED" => Code::Cancelled,
         "GUEST_TRAP"

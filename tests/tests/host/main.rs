@@ -8,6 +8,7 @@ mod drain;
 mod failover;
 mod hibernate;
 mod hostile;
+mod models;
 mod operated;
 mod policies;
 mod policies_by_kind;

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llambo-policy", &["llambo-strategy"]),
     ("llambo-llama", &["llambo-inference", "llambo-catalog"]),
     ("llambo-isolate", &["llambo-inference"]),
+    ("llambo-shelf", &["llambo-inference"]),
     ("llambo-telemetry", &["llambo-inference"]),
     ("llambo-orchestrator", &["llambo-inference", "llambo-strategy"]),
     ("llambo-tasks", &["llambo-orchestrator"]),
@@ -24,12 +25,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llambo-proto", &["llambo-inference"]),
     ("llambo-edge", &["llambo-proto", "llambo-hardware", "llambo-orchestrator", "llambo-tasks", "llambo-sessions"]),
     ("llambo-client", &["llambo-proto"]),
-    ("llamboctl", &["llambo-client", "llambo-config", "llambo-hardware"]),
+    ("llambo-download", &["llambo-catalog"]),
+    ("llamboctl", &["llambo-client", "llambo-config", "llambo-download", "llambo-hardware"]),
     (
         "llambo",
         &[
             "llambo-config", "llambo-catalog", "llambo-llama", "llambo-isolate", "llambo-policy", "llambo-telemetry",
-            "llambo-edge",
+            "llambo-shelf", "llambo-edge",
         ],
     ),
 ];

@@ -23,6 +23,31 @@ pub struct Modules {
     pub folder: Option<FilePath>,
 }
 
+/// Models of the catalog, which clients load and unload while the host runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Catalog {
+    /// Whether it may be done at all.
+    pub load: bool,
+    /// The catalog's file; `None`: the user's.
+    pub file: Option<FilePath>,
+    /// Memory of all models together, those of the configuration included; `None`: what the machine has.
+    pub memory_bytes: Option<u64>,
+    /// How long a request waits for a model that was unloaded.
+    pub wait: Duration,
+    /// Names of types whose limits the nodes of such a model may take; the first one when nobody says which.
+    pub types: Vec<String>,
+    /// Nodes of each, unless told otherwise.
+    pub count: u32,
+    /// Tokens of context, unless told otherwise or the model was trained for fewer.
+    pub context: u32,
+    /// Sequences decoded together, unless told otherwise.
+    pub sequences: u32,
+    /// Layers kept on GPUs.
+    pub gpu_layers: u32,
+    /// Names of the GPUs they may be kept on; empty: all there are.
+    pub gpu_devices: Vec<String>,
+}
+
 /// Where isolates are put aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hibernation {

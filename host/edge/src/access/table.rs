@@ -32,7 +32,7 @@ const POLICIES: Need = Need::May(Permission::Policies);
 const OPERATE: Need = Need::May(Permission::Operate);
 
 /// Paths and what they need; a path that ends in `*` stands for all that begin so. The first row that fits counts.
-const GRPC: [(&str, Need); 37] = [
+const GRPC: [(&str, Need); 41] = [
     ("/llambo.v1.Inference/Generate", INFER),
     ("/llambo.v1.Inference/Infer", INFER),
     ("/llambo.v1.Inference/Embed", INFER),
@@ -53,6 +53,9 @@ const GRPC: [(&str, Need); 37] = [
     ("/llambo.v1.Modules/ListModules", MODULES),
     ("/llambo.v1.Modules/UnloadModule", MODULES),
     ("/llambo.v1.Modules/RollBackModule", MODULES),
+    ("/llambo.v1.Models/LoadModel", OPERATE),
+    ("/llambo.v1.Models/UnloadModel", OPERATE),
+    ("/llambo.v1.Models/PinModel", OPERATE),
     ("/llambo.v1.Policies/LoadPolicy", POLICIES),
     ("/llambo.v1.Policies/ListPolicies", POLICIES),
     ("/llambo.v1.Policies/PromotePolicy", POLICIES),

@@ -12,7 +12,7 @@ use llambo_proto::{
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::{Request, Response, Status};
 
-use super::{events, hosts, invalid, invalid_field, not_done};
+use super::{events, hosts, invalid, invalid_field, models, not_done};
 use crate::{
     Host, memory,
     serve::{Closing, closed},
@@ -254,7 +254,7 @@ pub(crate) fn status(host: &Host) -> v1::StatusResponse {
             input_tokens: totals.input_tokens,
             output_tokens: totals.output_tokens,
         }),
-        models: host.models.all().iter().map(|engine| convert::model(engine.info(), engine.load())).collect(),
+        models: host.models.all().iter().map(|engine| models::told(host, convert::model(engine.info(), engine.load()))).collect(),
         resident_bytes: memory::resident_bytes(),
         tiers: status.tiers.into_iter().map(tier_count).collect(),
     }

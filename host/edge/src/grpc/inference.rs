@@ -16,7 +16,7 @@ use llambo_proto::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{invalid, invalid_field, not_served, route};
+use super::{invalid, invalid_field, models, not_served, route};
 use crate::{
     answer::{Answering, Deadline},
     caller::Caller,
@@ -153,6 +153,7 @@ impl Inference for Service {
                 models.push(v1::Model { name, parent: of, ..parent });
             }
         }
+        let mut models: Vec<_> = models.into_iter().map(|model| models::told(&self.door.host, model)).collect();
         models.retain(|model| caller.has_model(&ModelName::from(&model.name)));
         Ok(Response::new(v1::ListModelsResponse { models }))
     }

@@ -6,6 +6,7 @@ mod faults;
 mod health;
 mod hosts;
 mod inference;
+pub(crate) mod models;
 mod modules;
 mod policies;
 mod replay;
@@ -21,7 +22,8 @@ use llambo_proto::{
     status::{self, Failure},
     v1::{
         cluster_server::ClusterServer, faults_server::FaultsServer, inference_server::InferenceServer,
-        modules_server::ModulesServer, policies_server::PoliciesServer, sessions_server::SessionsServer,
+        models_server::ModelsServer, modules_server::ModulesServer, policies_server::PoliciesServer,
+        sessions_server::SessionsServer,
     },
 };
 use tokio::sync::watch;
@@ -43,6 +45,7 @@ pub(crate) fn routes(door: &Door, serving: watch::Receiver<bool>, settings: &Set
     let sound = "descriptors made by the compiler are sound";
     let inference = inference::Service { door: door.clone() };
     let cluster = cluster::Service { host: Arc::clone(host), closing: closing.clone() };
+    let models = models::Service { host: Arc::clone(host) };
     let modules = modules::Service { host: Arc::clone(host) };
     let max_module_bytes = settings.max_module_bytes.saturating_add(max_request_bytes);
     let policies = policies::Service { host: Arc::clone(host), closing: closing.clone() };
@@ -52,6 +55,7 @@ pub(crate) fn routes(door: &Door, serving: watch::Receiver<bool>, settings: &Set
     let health = health::Service { host: Arc::clone(host), serving, closing: closing.clone() };
     Routes::new(InferenceServer::new(inference).max_decoding_message_size(max_request_bytes))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(max_request_bytes))
+        .add_service(ModelsServer::new(models).max_decoding_message_size(max_request_bytes))
         .add_service(ModulesServer::new(modules).max_decoding_message_size(max_module_bytes))
         .add_service(PoliciesServer::new(policies).max_decoding_message_size(max_policy_bytes))
         .add_service(FaultsServer::new(faults).max_decoding_message_size(max_request_bytes))

@@ -128,6 +128,11 @@ struct Model {
     sha256: String,
     n_running: u32,
     n_waiting: u32,
+    /// `loaded`, `unloading`, `unloaded` or `loading`.
+    state: String,
+    pinned: bool,
+    /// What it is counted with.
+    memory_bytes: u64,
 }
 
 /// Whether requests are served.
@@ -271,6 +276,9 @@ impl From<v1::Model> for Model {
             sha256: model.sha256,
             n_running: model.n_running,
             n_waiting: model.n_waiting,
+            state: model.state,
+            pinned: model.pinned,
+            memory_bytes: model.memory_bytes,
         }
     }
 }

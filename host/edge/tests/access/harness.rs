@@ -117,6 +117,7 @@ impl Running {
         let host = Host {
             cluster,
             models,
+            desk: Arc::new(llambo_edge::FixedModels),
             modules: Arc::new(NoModules),
             policies: Arc::new(llambo_strategy::NoDesk),
             default_model: "one".into(),

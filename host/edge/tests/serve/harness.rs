@@ -159,6 +159,7 @@ impl Running {
         let host = Host {
             cluster: cluster.clone(),
             models,
+            desk: Arc::new(llambo_edge::FixedModels),
             modules: Arc::new(NoModules),
             policies: Arc::new(llambo_strategy::NoDesk),
             tasks: tasks.clone(),

@@ -16,7 +16,7 @@ use llambo_config::{Config, TypeConfig, is_name};
 use llambo_edge::{LoadedModule, ModuleError, Modules, NewModule, PublishedModule, TrialReport};
 use llambo_inference::{ClusterEvent, EventKind, ModelName, TypeName};
 use llambo_isolate::{NodeType, Sandbox, SandboxError, TypeSettings};
-use llambo_orchestrator::{Cluster, SpawnReport};
+use llambo_orchestrator::{Cluster, NodeFactory, SpawnReport};
 use tokio::task;
 
 use self::{
@@ -146,6 +146,11 @@ impl Publisher {
         }
         if self.config.node_type(text).is_some() {
             return taken("type");
+        }
+        // a model of the catalog that is in service has a type by its name
+        let is_type = || self.factory.types().iter().any(|info| info.name.as_str() == text);
+        if self.ledger().row(name).is_none() && is_type() {
+            return taken("model");
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ pub(crate) mod event;
 pub(crate) mod fault;
 pub(crate) mod infer;
 pub(crate) mod machine;
+pub(crate) mod models;
 pub(crate) mod module;
 pub(crate) mod policy;
 pub(crate) mod session;
@@ -27,6 +28,7 @@ use self::{
     fault::Fault,
     infer::{Embed, Infer},
     machine::{GenerateConfig, Init},
+    models::Models,
     module::Module,
     policy::Policy,
     session::Session,
@@ -84,7 +86,7 @@ pub(crate) enum Command {
     Dish(Dish),
     /// Print the embedding of each text
     Embed(Embed),
-    /// Models of the host
+    /// Models of this machine, and of the host
     #[command(subcommand)]
     Models(Models),
     /// Nodes of the host
@@ -203,12 +205,6 @@ pub(crate) struct Target {
     /// Node type that serves it; without it, any that has the model
     #[arg(long = "type", env = "LLAMBO_TYPE", value_name = "TYPE")]
     pub(crate) node_type: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Models {
-    /// List the models that can be asked
-    List,
 }
 
 #[derive(Debug, Subcommand)]

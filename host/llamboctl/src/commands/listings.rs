@@ -29,6 +29,8 @@ pub(crate) async fn models(session: &Session) -> Result<u8, Failure> {
         ("SEQUENCES", Right),
         ("RUNNING", Right),
         ("WAITING", Right),
+        ("STATE", Left),
+        ("MEMORY", Right),
         ("PARENT", Left),
     ];
     let rows: Vec<_> = models
@@ -43,6 +45,8 @@ pub(crate) async fn models(session: &Session) -> Result<u8, Failure> {
                 m.n_sequences.to_string(),
                 m.n_running.to_string(),
                 m.n_waiting.to_string(),
+                if m.pinned { format!("{}, pinned", m.state) } else { m.state },
+                if m.memory_bytes > 0 { output::bytes(m.memory_bytes) } else { "-".into() },
                 m.parent,
             ]
         })
@@ -64,6 +68,9 @@ pub(crate) fn model_json(m: &Model) -> Value {
         "sha256": m.sha256,
         "n_running": m.n_running,
         "n_waiting": m.n_waiting,
+        "state": m.state,
+        "pinned": m.pinned,
+        "memory_bytes": m.memory_bytes,
         "parent": (!m.parent.is_empty()).then_some(&m.parent),
     })
 }

@@ -7,6 +7,8 @@ use std::{
 };
 
 use clap_complete::Shell;
+use llambo_catalog::{Register, environment};
+use llambo_config::{Config, ModelSource};
 use llambo_hardware::Detector;
 use serde_json::json;
 
@@ -22,7 +24,7 @@ use crate::{
 };
 
 pub(crate) fn validate(file: &Path, json: bool) -> Result<u8, Failure> {
-    let config = llambo_config::Config::load(file).map_err(|errors| Failure::bad_config(errors.to_string()))?;
+    let config = Config::load(file).map_err(|errors| Failure::bad_config(errors.to_string()))?;
     let unusable = unusable(&config);
     if !unusable.is_empty() {
         let lines: Vec<_> = unusable.iter().map(|(key, why)| format!("{}: `{key}`: {why}", file.display())).collect();
@@ -37,8 +39,8 @@ pub(crate) fn validate(file: &Path, json: bool) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-/// Files that keep others out, of those that the configuration names, which cannot be used; with their keys.
-fn unusable(config: &llambo_config::Config) -> Vec<(String, String)> {
+/// Models of the catalog that are not there, and files that keep others out which cannot be used; with their keys.
+fn unusable(config: &Config) -> Vec<(String, String)> {
     let mut found = Vec::new();
     if let Some(tls) = &config.network.tls {
         let certificates = [("certificate", Some(&tls.certificate)), ("client-ca", tls.client_ca.as_ref())];
@@ -48,6 +50,14 @@ fn unusable(config: &llambo_config::Config) -> Vec<(String, String)> {
         }
         found.extend(https::unusable_key(&tls.key.resolved).map(|why| ("network.tls.key".to_owned(), why)));
     }
+    for (i, model) in config.models.iter().enumerate() {
+        let sources = [("path", Some(&model.source)), ("draft", model.draft.as_ref())];
+        for (key, source) in sources {
+            if let Some(ModelSource::Catalog(name)) = source {
+                found.extend(unregistered(config, name).map(|why| (format!("models[{i}].{key}"), why)));
+            }
+        }
+    }
     for tenant in &config.tenants {
         let Some(path) = &tenant.tokens_file else { continue };
         if let Err(error) = fs::read_to_string(&path.resolved) {
@@ -55,6 +65,15 @@ fn unusable(config: &llambo_config::Config) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// Why a name leads to no model of this machine's catalog; `None`: it does.
+fn unregistered(config: &Config, name: &str) -> Option<String> {
+    let named = config.catalog.file.as_ref().map(|path| Register::at(&path.resolved));
+    match named.or_else(|| Register::of(&environment)) {
+        None => Some("there is no home to keep a catalog in: set HOME or XDG_DATA_HOME".into()),
+        Some(register) => register.get(name).err().map(|error| error.to_string()),
+    }
 }
 
 pub(crate) fn init(args: &Init, json: bool) -> Result<u8, Failure> {
@@ -163,12 +182,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.yaml");
         fs::write(folder.path().join("key.pem"), "not a key").unwrap();
-        let text = "models: [{path: 'builtin:demo'}]\ntypes: {t: {count: 1}}\n\
+        let text = "catalog: {file: none.json}\nmodels: [{path: 'builtin:demo'}, {path: 'catalog:nobody'}]\ntypes: {t: {count: 1}}\n\
             network: {tls: {certificate: gone.pem, key: key.pem}}\ntenants: {a: {tokens-file: gone}}\n";
         fs::write(&path, text).unwrap();
-        let found = unusable(&llambo_config::Config::load(&path).unwrap());
+        let found = unusable(&Config::load(&path).unwrap());
         let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["network.tls.certificate", "network.tls.key", "tenants.a.tokens-file"]);
+        assert_eq!(keys, ["network.tls.certificate", "network.tls.key", "models[1].path", "tenants.a.tokens-file"]);
         assert!(found[1].1.contains("holds no private key"), "{found:?}");
     }
 

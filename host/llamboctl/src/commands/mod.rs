@@ -10,6 +10,7 @@ mod infer;
 mod listings;
 mod local;
 mod metrics;
+mod models;
 mod modules;
 mod moving;
 mod policies;
@@ -31,7 +32,7 @@ use llambo_client::Client;
 
 use self::http::Port;
 use crate::{
-    args::{Args, Cluster, Command, Models, Nodes, bench::Bench, trust::Token, trust::Trust},
+    args::{Args, Cluster, Command, Nodes, bench::Bench, models::Models, trust::Token, trust::Trust},
     bench, dish,
     exit::Failure,
     limbot, top,
@@ -73,6 +74,15 @@ pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<
         Command::Dish(_) => Err(Failure::bad_input("this is the cluster shell already; `exit` leaves it")),
         Command::Embed(args) => infer::embed(&session()?, args).await,
         Command::Models(Models::List) => listings::models(&session()?).await,
+        Command::Models(Models::Catalog(at)) => models::catalog(&at, json),
+        Command::Models(Models::Register(args)) => models::register(&args, json).await,
+        Command::Models(Models::Download(args)) => models::download(&args, json).await,
+        Command::Models(Models::Unregister(args)) => models::unregister(&args, json),
+        Command::Models(Models::Load(args)) => models::host::load(&session()?, args).await,
+        Command::Models(Models::Unload { name, retire }) => models::host::unload(&session()?, &name, retire).await,
+        Command::Models(Models::Pin { name }) => models::host::pin(&session()?, &name, true).await,
+        Command::Models(Models::Unpin { name }) => models::host::pin(&session()?, &name, false).await,
+        Command::Models(Models::Show(args)) => models::show::show(&args, json),
         Command::Nodes(Nodes::List(args)) => listings::nodes(&session()?, args).await,
         Command::Status(args) => status::status(&session()?, &args).await,
         Command::Top { interval } => top::run(&session()?, interval).await,
