@@ -226,7 +226,9 @@ fn runs(cells: impl Iterator<Item = (u32, u32)>) -> Vec<u8> {
     // where the last run that was written ends, and the run that still grows
     let (mut end, mut run) = (0, None::<(u32, u32, u32)>);
     let mut write = |(start, length, value): (u32, u32, u32)| {
-        [start - end, length, value].into_iter().for_each(|n| leb128(n, &mut bytes));
+        for n in [start - end, length, value] {
+            leb128(n, &mut bytes);
+        }
         end = start + length;
     };
     for (place, value) in cells {
@@ -264,7 +266,7 @@ impl From<NodeEntry> for CellNode {
             capacity: view.capacity,
             served: view.served,
             memory_bytes: view.memory_bytes,
-            replaced: view.replaced.into(),
+            replaced: view.replaced,
         }
     }
 }
@@ -284,8 +286,8 @@ mod tests {
     fn places_that_are_alike_are_one_run() {
         let alike: Vec<(u32, u32)> = (0..100_000).map(|place| (place, 2)).collect();
         assert_eq!(runs(alike.into_iter()), [0, 0xa0, 0x8d, 0x06, 2]);
-        let apart = [(3, 2), (4, 2), (5, 3), (300, 2), (301, 2)];
-        assert_eq!(runs(apart.into_iter()), [3, 2, 2, 0, 1, 3, 0xa6, 0x02, 2, 2]);
+        let apart = [(3, 2), (4, 2), (5, 3), (7, 3), (300, 2), (301, 2)];
+        assert_eq!(runs(apart.into_iter()), [3, 2, 2, 0, 1, 3, 1, 1, 3, 0xa4, 0x02, 2, 2]);
         assert!(runs(std::iter::empty()).is_empty());
     }
 
