@@ -12,6 +12,7 @@ mod access;
 mod answer;
 mod caller;
 mod door;
+mod embed;
 mod grpc;
 mod http;
 mod listen;
