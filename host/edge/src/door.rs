@@ -86,6 +86,16 @@ impl Door {
         self.engine(name).map_err(|error| known_to(caller, error))
     }
 
+    /// That a type is there and may serve the caller: for what is asked later, and would only then be told.
+    pub(crate) fn check_type(&self, caller: &Caller, node_type: &TypeName) -> Result<(), DispatchError> {
+        caller.check_type(node_type)?;
+        let known: Vec<TypeName> = self.host.cluster.types().into_iter().map(|info| info.name).collect();
+        if known.contains(node_type) {
+            return Ok(());
+        }
+        Err(DispatchError::UnknownType { node_type: node_type.clone(), known })
+    }
+
     /// Names a type that may serve the caller, where not all may: the one asked for, or the first of theirs that serves the model.
     fn permitted(&self, mut asked: Asked, caller: &Caller, model: &ModelName) -> Result<Asked, InferenceError> {
         let Some(types) = caller.rights.types() else { return Ok(asked) };

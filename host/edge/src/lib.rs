@@ -13,6 +13,7 @@ mod answer;
 mod caller;
 mod desk;
 mod door;
+mod embed;
 mod grpc;
 mod http;
 mod listen;

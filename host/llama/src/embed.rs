@@ -1,8 +1,9 @@
 //! Embeddings: a second context of one sequence, made when the first is asked for.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use llambo_inference::{Embedding, InferenceError};
+use llambo_inference::{Embedding, InferenceError, ModelName};
+use tokio::sync::oneshot;
 
 use crate::{
     error::LlamaError,
@@ -12,22 +13,54 @@ use crate::{
 /// Tokens of a text that can be embedded: pooling needs all of them in one physical batch.
 pub(crate) const MAX_EMBED_TOKENS: u32 = 8192;
 
-/// Computes embeddings on the engine's thread.
+/// A text that is to be embedded.
+pub(crate) struct Embed {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) reply: oneshot::Sender<Result<Embedding, InferenceError>>,
+}
+
+/// Computes embeddings on the engine's thread, one between two steps, so that those who generate go on.
 pub(crate) struct Embedder {
+    waiting: VecDeque<Embed>,
+    /// That wait at most.
+    capacity: usize,
     context: Option<Context>,
     params: ContextParams,
     batch: Batch,
 }
 
 impl Embedder {
-    pub(crate) fn new(n_context: u32, n_threads: i32) -> Self {
+    pub(crate) fn new(n_context: u32, n_threads: i32, capacity: usize) -> Self {
         let n = n_context.min(MAX_EMBED_TOKENS);
         let params = ContextParams { n_sequences: 1, n_context: n, n_batch: n, n_threads, kv_q8: false, pooled: true };
-        Self { context: None, params, batch: Batch::default() }
+        Self { waiting: VecDeque::new(), capacity, context: None, params, batch: Batch::default() }
+    }
+
+    pub(crate) fn ask(&mut self, embed: Embed, model: &ModelName) {
+        if self.waiting.len() < self.capacity {
+            self.waiting.push_back(embed);
+        } else {
+            let (in_flight, capacity) = (self.waiting.len(), self.capacity);
+            // whoever asked may be gone by then: nothing to do
+            let _ = embed.reply.send(Err(InferenceError::Full { what: model.to_string(), in_flight, capacity }));
+        }
+    }
+
+    /// Embeds the text that waited longest, if anybody still waits for it. Answers how many tokens that were.
+    pub(crate) fn serve_one(&mut self, model: &Arc<Model>) -> Option<u64> {
+        let Embed { tokens, reply } = loop {
+            let next = self.waiting.pop_front()?;
+            if !next.reply.is_closed() {
+                break next;
+            }
+        };
+        // whoever asked may be gone by then: nothing to do
+        let _ = reply.send(self.embed(model, &tokens));
+        Some(tokens.len() as u64)
     }
 
     /// The mean of the embeddings of `tokens`, scaled to length 1.
-    pub(crate) fn embed(&mut self, model: &Arc<Model>, tokens: &[Token]) -> Result<Embedding, InferenceError> {
+    fn embed(&mut self, model: &Arc<Model>, tokens: &[Token]) -> Result<Embedding, InferenceError> {
         if self.context.is_none() {
             self.context = Some(Context::new(model, self.params)?);
         }

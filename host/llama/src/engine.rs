@@ -9,7 +9,7 @@ use std::{
         },
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use futures::StreamExt;
@@ -24,7 +24,8 @@ use tokio::sync::oneshot;
 use crate::{
     cores::{choosers, stay_on_the_last},
     draft::{Drafter, Guesser},
-    embed::{Embedder, MAX_EMBED_TOKENS},
+    embed::{Embed, Embedder, MAX_EMBED_TOKENS},
+    ending::EngineThread,
     error::LlamaError,
     ffi::{Context, ContextParams, Token},
     kv::{
@@ -56,7 +57,7 @@ pub(crate) struct Handle {
     commands: SyncSender<Command>,
     board: Arc<Board>,
     capacity: u32,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<EngineThread>,
     waker: thread::Thread,
 }
 
@@ -97,6 +98,7 @@ impl LlamaEngine {
         let (commands, inbox) = sync_channel(2 * capacity as usize);
         let board = Arc::<Board>::default();
         let (ready, is_ready) = sync_channel(1);
+        let (gone, is_gone) = sync_channel::<()>(1);
         let (shared, seen, stall) = (Arc::clone(&model), Arc::clone(&board), settings.stall_timeout);
         let budgets = Budgets { memory: settings.kv_memory_bytes, disk: settings.kv_disk_bytes };
         let kept = KeptIndex::new(params.n_sequences as usize, budgets, Allowances::new(&settings.kv_allowances));
@@ -104,6 +106,7 @@ impl LlamaEngine {
         let thread = thread::Builder::new()
             .name(format!("llama {}", settings.name))
             .spawn(move || {
+                let _gone = gone;
                 // made here, because a context stays on its thread
                 let context = match Context::new(&shared.model, params) {
                     Ok(context) => context,
@@ -123,7 +126,7 @@ impl LlamaEngine {
                     Ok(drafter) => Guesser::new(drafter, &shared.info.name),
                     Err(error) => return drop(ready.send(Err(error))),
                 };
-                let embedder = Embedder::new(shared.info.n_context, n_threads);
+                let embedder = Embedder::new(shared.info.n_context, n_threads, capacity as usize);
                 let tools = Tools { embedder, guesser, choosers: choosers(n_threads) };
                 let worker = Worker::new(shared, streams, tools, inbox, seen, stall);
                 if ready.send(Ok(())).is_ok() {
@@ -140,7 +143,7 @@ impl LlamaEngine {
             digest = info.digest, "engine thread runs"
         );
         let waker = thread.thread().clone();
-        let thread = Mutex::new(Some(thread));
+        let thread = Mutex::new(EngineThread::new(thread, is_gone));
         let handle = Arc::new(Handle { model, commands, board, capacity, thread, waker });
         Ok(Self { handle, hooks: None })
     }
@@ -319,7 +322,7 @@ impl InferenceEngine for LlamaEngine {
 
     fn embed(&self, text: String) -> EmbedFuture {
         let (reply, answer) = oneshot::channel();
-        let sent = self.embeddable(text).and_then(|tokens| self.send(Command::Embed { tokens, reply }));
+        let sent = self.embeddable(text).and_then(|tokens| self.send(Command::Embed(Embed { tokens, reply })));
         let handle = Arc::clone(&self.handle);
         Box::pin(async move {
             sent?;
@@ -389,10 +392,6 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.board.is_closing.store(true, Release);
         self.wake();
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // no stream is left, so the thread is between two steps or asleep: this waits for one step at most
-        if thread.is_some_and(|t| t.join().is_err()) {
-            tracing::error!(model = %self.model.info.name, "the engine thread panicked");
-        }
+        self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).end(&self.model.info.name);
     }
 }

@@ -10,6 +10,7 @@ mod constraint;
 mod cores;
 mod draft;
 mod embed;
+mod ending;
 mod engine;
 mod error;
 mod ffi;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use llambo_inference::{Embedding, InferenceError, Instant, TenantName};
+use llambo_inference::{InferenceError, Instant, TenantName};
 use metrics::{Counter, Histogram, counter, histogram};
 use rayon::{
     ThreadPool,
@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::{
     choose::Choosing,
     draft::Guesser,
-    embed::Embedder,
+    embed::{Embed, Embedder},
     engine::Board,
     error::LlamaError,
     ffi::{Batch, Token},
@@ -49,7 +49,7 @@ const CHOOSE_TOGETHER: usize = 8;
 /// What the engine's thread is asked to do.
 pub(crate) enum Command {
     Generate(Box<Sequence>),
-    Embed { tokens: Vec<Token>, reply: oneshot::Sender<Result<Embedding, InferenceError>> },
+    Embed(Embed),
     Export(Export),
     Import { tenant: TenantName, tokens: Vec<Token>, bytes: Vec<u8>, reply: oneshot::Sender<bool> },
 }
@@ -143,6 +143,10 @@ impl Worker {
                 continue;
             }
             worked |= self.decode();
+            if let Some(n_tokens) = self.embedder.serve_one(&self.model.model) {
+                self.board.n_prompt_tokens.fetch_add(n_tokens, Relaxed);
+                worked = true;
+            }
             if !worked && !self.streams.copy_ahead(&self.slots) {
                 self.sleep();
             }
@@ -157,12 +161,7 @@ impl Worker {
                     self.accounts.enter(&sequence.share);
                     self.waiting.push_back(sequence);
                 }
-                Command::Embed { tokens, reply } if !reply.is_closed() => {
-                    // whoever asked may be gone by then: nothing to do
-                    let _ = reply.send(self.embedder.embed(&self.model.model, &tokens));
-                    self.board.n_prompt_tokens.fetch_add(tokens.len() as u64, Relaxed);
-                }
-                Command::Embed { .. } => {}
+                Command::Embed(embed) => self.embedder.ask(embed, &self.model.info.name),
                 Command::Export(export) => self.exports.ask(export),
                 Command::Import { tenant, tokens, bytes, reply } => {
                     // whoever asked may be gone by then: nothing to do

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use llambo_inference::GenerateRequest;
+use llambo_inference::{GenerateRequest, TenantName};
+use tokio::time::Instant;
 
 use crate::{
-    course::Course, error::DispatchError, guide::Guide, lease::Lease, record::Record, route::Routed, served::Served,
+    course::Course, error::DispatchError, guide::Guide, lease::Lease, quota::Hold, record::Record, route::Routed, served::Served,
     shared::Shared,
 };
 
@@ -61,6 +62,17 @@ impl Dispatcher {
         let wanted = guide.wanted(request);
         let pick = self.shared.lock().try_take(&wanted)?;
         Some(guide.settle(Lease::new(&self.shared, pick), &wanted, &[]).0)
+    }
+
+    /// Counts a request that no node serves, such as one for embeddings, against its tenant's quotas until the hold is dropped; `None` where there are none.
+    ///
+    /// # Errors
+    /// [`DispatchError::Draining`], [`DispatchError::QuotaExceeded`].
+    pub fn hold(&self, tenant: &TenantName) -> Result<Option<Hold>, DispatchError> {
+        if self.shared.lock().is_draining() {
+            return Err(DispatchError::Draining);
+        }
+        self.shared.quotas.open(tenant, Instant::now())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

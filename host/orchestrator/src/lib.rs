@@ -77,7 +77,7 @@ pub use latencies::LatencyCounts;
 pub use lease::Lease;
 pub use listing::{NodeEntry, NodeFilter, NodePage};
 pub use moving::{Adopted, Moved};
-pub use quota::Terms;
+pub use quota::{Hold, Terms};
 pub use record::{Pulse, Totals};
 pub use route::{Route, RouteCandidate, RouteRecord, Routed};
 pub use scaling::Autoscaler;

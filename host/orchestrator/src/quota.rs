@@ -63,7 +63,8 @@ struct Level {
 
 /// One request of a tenant that has terms, until it ends.
 #[derive(Debug)]
-pub(crate) struct Hold {
+#[must_use = "a request that is not held has ended"]
+pub struct Hold {
     account: Arc<Account>,
     n_tokens: u64,
 }
@@ -165,7 +166,7 @@ impl Level {
 
 impl Hold {
     /// What it used in all.
-    pub(crate) fn cost(&mut self, n_tokens: u64) {
+    pub fn cost(&mut self, n_tokens: u64) {
         self.n_tokens = n_tokens;
     }
 }

@@ -15,12 +15,14 @@ pub enum SessionError {
         id: String,
     },
     /// Its tokens are used up.
-    #[error("the session has used {spent} of its {budget} tokens; create another one with a larger `token_budget`")]
+    #[error("the session has used {spent} of its {budget} tokens{}; create another one with a larger `token_budget`", question(*n_prompt))]
     BudgetExhausted {
         /// Tokens it may use.
         budget: u64,
-        /// Tokens that it used, or would have used with the next question.
+        /// Tokens that it used.
         spent: u64,
+        /// Tokens of what is asked now, with all that was said before; 0 where they were not counted.
+        n_prompt: u64,
     },
     /// One conversation is too long to be kept.
     #[error(
@@ -59,6 +61,10 @@ pub enum SessionError {
     /// It could not be written down, so it did not happen.
     #[error("the session could not be kept on disk: {0}")]
     NotKept(String),
+}
+
+fn question(n_prompt: u64) -> String {
+    if n_prompt == 0 { String::new() } else { format!(", and this question has {n_prompt} with what was said before") }
 }
 
 impl SessionError {

@@ -52,7 +52,7 @@ impl Turn {
             if let Some(budget) = self.session.token_budget
                 && self.session.spent.tokens() >= budget
             {
-                return Err(SessionError::BudgetExhausted { budget, spent: self.session.spent.tokens() });
+                return Err(SessionError::BudgetExhausted { budget, spent: self.session.spent.tokens(), n_prompt: 0 });
             }
             if all.last().is_none_or(|last| last.role == Role::Assistant) {
                 let why = "the session's last message is not a question; give `text`, or messages that end with the user's";
@@ -105,6 +105,12 @@ impl Turn {
     /// Ends the turn with the beginning of an answer. It is kept soon, whether or not somebody waits for it.
     pub fn keep_partial(mut self, answer: String, usage: Usage) {
         drop(self.end(Some(answer), usage, Outcome::Partial));
+    }
+
+    /// Ends the turn as if it had not been, but for what it cost. That is kept soon, whether or not somebody waits for it.
+    pub fn give_up(mut self, usage: Usage) {
+        (self.new, self.n_forget, self.is_question) = (Vec::new(), 0, false);
+        drop(self.end(None, usage, Outcome::Abandoned));
     }
 
     /// Ends the turn without an answer: only messages are added.

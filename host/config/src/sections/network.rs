@@ -44,7 +44,7 @@ pub(super) fn network(root: &Map<'_>, tenants: Option<&[TenantConfig]>, folder: 
         grpc: grpc.unwrap_or(defaults[0]),
         http: http.unwrap_or(defaults[1]),
         max_request_bytes: map.size("max-request-size", KB..=64 * MB).unwrap_or(4 * MB),
-        client_stall_timeout: map.duration("client-stall-timeout", MS..=DAY).unwrap_or(Duration::from_mins(1)),
+        client_stall_timeout: map.duration("client-stall-timeout", MS..=DAY).unwrap_or(Duration::from_secs(20)),
         page: map.switch("page").unwrap_or(true),
         insecure,
         access: access(&map, tenants),

@@ -114,12 +114,13 @@ impl Access {
         self.settings.tenants.iter().filter_map(|tenant| tenant.tokens_file.clone()).collect()
     }
 
-    /// Reads the files again; when one is wrong, everything stays as it was. Blocks.
-    pub(crate) fn reload(&self) -> Result<usize, TokensError> {
-        let book = Book::read(&self.settings.tenants)?;
+    /// Reads the files again; of a tenant whose file is wrong, everything stays as it was. Answers how many tokens there are, and what is wrong. Blocks.
+    pub(crate) fn reload(&self) -> (usize, Vec<TokensError>) {
+        let before = Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner));
+        let (book, wrong) = before.read_again(&self.settings.tenants);
         let n_tokens = book.len();
         *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
-        Ok(n_tokens)
+        (n_tokens, wrong)
     }
 
     /// Whose request it is, and that they may send it.
@@ -268,13 +269,44 @@ mod tests {
         let access = Access::new(settings).unwrap();
         let shows = |token: &str| access.admit(&request("/v1/models", Some(&format!("Bearer {token}")), &[]), Protocol::Http);
         std::fs::write(&path, "oops").unwrap();
-        assert!(matches!(access.reload(), Err(TokensError::Line { line: 1, .. })));
+        assert!(matches!(access.reload(), (3, wrong) if matches!(wrong[..], [TokensError::Line { line: 1, .. }])));
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(access.reload(), Err(TokensError::Read { .. })));
-        assert_eq!(access.book.read().unwrap().len(), 3);
+        assert!(matches!(access.reload(), (3, wrong) if matches!(wrong[..], [TokensError::Read { .. }])));
         assert!(shows("llambo_a").is_ok());
         std::fs::write(&path, "# none\n").unwrap();
-        assert_eq!(access.reload().unwrap(), 2);
+        assert!(matches!(access.reload(), (2, wrong) if wrong.is_empty()));
+    }
+
+    #[test]
+    fn one_tenants_slip_keeps_no_token_of_another_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, theirs] = ["ours", "theirs"].map(|name| folder.path().join(name));
+        let line = |token: &str| {
+            let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(sha2::Sha256::default(), token)).into();
+            digest.iter().fold("sha256:".to_owned(), |line, byte| format!("{line}{byte:02x}"))
+        };
+        std::fs::write(&ours, line("llambo_ours")).unwrap();
+        std::fs::write(&theirs, line("llambo_theirs")).unwrap();
+        let mut settings = access(true).settings;
+        for (tenant, path) in settings.tenants.iter_mut().zip([&ours, &theirs]) {
+            (tenant.tokens, tenant.tokens_file) = (Vec::new(), Some(path.clone()));
+        }
+        let access = Access::new(settings).unwrap();
+        let shows = |token: &str| {
+            access.admit(&request("/livez", None, &[]), Protocol::Http).is_ok()
+                && access.identify(&request("/v1/models", Some(&format!("Bearer {token}")), &[])).is_ok()
+        };
+        assert!(shows("llambo_ours") && shows("llambo_theirs"));
+        // theirs is broken, and ours is revoked
+        std::fs::write(&theirs, "oops").unwrap();
+        std::fs::write(&ours, "").unwrap();
+        assert_eq!(access.reload().1.len(), 1);
+        assert!(!shows("llambo_ours") && shows("llambo_theirs"));
+        // whoever has another's token takes it from both
+        std::fs::write(&ours, format!("{}\n{}", line("llambo_ours"), line("llambo_theirs"))).unwrap();
+        std::fs::write(&theirs, line("llambo_theirs")).unwrap();
+        assert!(matches!(access.reload().1[..], [TokensError::Shared { .. }]));
+        assert!(shows("llambo_ours") && !shows("llambo_theirs"));
     }
 
     #[test]

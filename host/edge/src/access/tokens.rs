@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -56,6 +57,8 @@ pub enum TokensError {
 /// Every token that is valid now, by the first bytes of its hash.
 pub(super) struct Book {
     entries: HashMap<[u8; 8], Vec<(TokenHash, usize)>>,
+    /// What each tenant's file had when it was last good.
+    files: Vec<Vec<TokenHash>>,
 }
 
 // === impl TokenHash ===
@@ -103,11 +106,17 @@ impl fmt::Debug for TokenHash {
 /// [`TokensError::Read`], also for a file of more than 4 MiB; [`TokensError::Line`].
 pub fn read_tokens(path: &Path) -> Result<Vec<TokenHash>, TokensError> {
     let unread = |source| TokensError::Read { path: path.to_owned(), source };
-    let size = fs::metadata(path).map_err(unread)?.len();
-    if size > MAX_FILE_BYTES {
-        return Err(unread(io::Error::other(format!("it has {size} bytes, and may have {MAX_FILE_BYTES}"))));
+    // looked at before it is opened: a pipe would wait for whoever writes into it
+    let about = fs::metadata(path).map_err(unread)?;
+    if !about.is_file() {
+        return Err(unread(io::Error::other("it is no file")));
     }
-    let text = fs::read_to_string(path).map_err(unread)?;
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(unread)?;
+    let size = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unread)?;
+    if size as u64 > MAX_FILE_BYTES {
+        return Err(unread(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes"))));
+    }
     let hashes = text.lines().enumerate().filter_map(|(i, line)| {
         let hash = line.split('#').next().unwrap_or_default().trim();
         let wrong = || TokensError::Line { path: path.to_owned(), line: i + 1 };
@@ -116,25 +125,61 @@ pub fn read_tokens(path: &Path) -> Result<Vec<TokenHash>, TokensError> {
     hashes.collect()
 }
 
+fn from_file(tenant: &TenantAccess) -> Result<Vec<TokenHash>, TokensError> {
+    tenant.tokens_file.as_deref().map_or(Ok(Vec::new()), read_tokens)
+}
+
 // === impl Book ===
 
 impl Book {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// The first that is wrong, and a token that two tenants have.
     pub(super) fn read(tenants: &[TenantAccess]) -> Result<Self, TokensError> {
-        let mut book = Self { entries: HashMap::new() };
-        for (n, tenant) in tenants.iter().enumerate() {
-            let from_file = tenant.tokens_file.as_deref().map_or(Ok(Vec::new()), read_tokens)?;
-            for hash in tenant.tokens.iter().copied().chain(from_file) {
-                match book.find(&hash) {
+        let files: Result<Vec<_>, _> = tenants.iter().map(from_file).collect();
+        let (book, shared) = Self::of(tenants, files?);
+        shared.map_or(Ok(book), Err)
+    }
+
+    /// Reads all files again. Of a tenant whose file is wrong nothing changes, and a token that two tenants have is nobody's: each mistake is that tenant's
+    /// own, and never keeps another's token alive. Answers what is wrong, too.
+    pub(super) fn read_again(&self, tenants: &[TenantAccess]) -> (Self, Vec<TokensError>) {
+        let mut wrong = Vec::new();
+        let files = tenants.iter().zip(&self.files).map(|(tenant, before)| {
+            from_file(tenant).unwrap_or_else(|error| {
+                wrong.push(error);
+                before.clone()
+            })
+        });
+        let files = files.collect();
+        let (book, shared) = Self::of(tenants, files);
+        wrong.extend(shared);
+        (book, wrong)
+    }
+
+    /// With the first token that is in it twice, which is nobody's.
+    fn of(tenants: &[TenantAccess], files: Vec<Vec<TokenHash>>) -> (Self, Option<TokensError>) {
+        let mut book = Self { entries: HashMap::new(), files: Vec::new() };
+        let (mut shared, mut nobodys) = (None, Vec::new());
+        for (n, (tenant, file)) in tenants.iter().zip(&files).enumerate() {
+            for hash in tenant.tokens.iter().chain(file) {
+                match book.find(hash) {
                     Some(other) if other != n => {
                         let name = |n: usize| tenants[n].name.to_string();
-                        return Err(TokensError::Shared { one: name(other), other: name(n) });
+                        shared.get_or_insert_with(|| TokensError::Shared { one: name(other), other: name(n) });
+                        nobodys.push(*hash);
                     }
                     Some(_) => {}
-                    None => book.entries.entry(hash.begin()).or_default().push((hash, n)),
+                    None => book.entries.entry(hash.begin()).or_default().push((*hash, n)),
                 }
             }
         }
-        Ok(book)
+        for hash in nobodys {
+            book.entries.entry(hash.begin()).and_modify(|alike| alike.retain(|(known, _)| *known != hash));
+        }
+        book.files = files;
+        (book, shared)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -5,9 +5,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt};
 use llambo_inference::{AnswerEvent, InferenceError, ModelName, Usage};
-use llambo_orchestrator::DispatchError;
 use llambo_proto::{
     convert::{self, Asked, Timing},
     deadline, status,
@@ -20,7 +19,7 @@ use super::{invalid, invalid_field, models, not_served, route};
 use crate::{
     answer::{Answering, Deadline},
     caller::Caller,
-    door::{Door, known_to, within},
+    door::Door,
     pump::{Pumped, pump},
 };
 
@@ -28,8 +27,6 @@ use crate::{
 const EXPLAIN: &str = "llambo-explain";
 /// Texts of one Embed call; more are sent as several calls.
 const MAX_TEXTS: usize = 256;
-/// Texts of one call that are embedded at a time, so that one caller cannot fill an engine's queue.
-const EMBEDS_AT_ONCE: usize = 8;
 
 pub(super) struct Service {
     pub(super) door: Door,
@@ -115,9 +112,6 @@ impl Inference for Service {
         let deadline = deadline::timeout(request.metadata()).map(|timeout| Deadline::new(received, timeout));
         let caller = Caller::of(request.extensions());
         let v1::EmbedRequest { model, texts } = request.into_inner();
-        if self.door.host.cluster.is_draining() {
-            return Err(not_served(&DispatchError::Draining));
-        }
         if !(1..=MAX_TEXTS).contains(&texts.len()) {
             return Err(invalid_field("texts", format!("a list of {}", texts.len()), "1 to 256 texts"));
         }
@@ -125,19 +119,11 @@ impl Inference for Service {
             return Err(invalid(format!("`texts[{i}]` is empty; leave it out or give it text")));
         }
         let model = (!model.is_empty()).then(|| ModelName::from(&model));
-        let host = &self.door.host;
-        let name = model.as_ref().unwrap_or(&host.default_model);
-        caller.check_model(name).map_err(|e| status::status(&e))?;
-        let engine = host.models.get(name).map_err(|e| status::status(&known_to(&caller, e)))?;
-        let embeds = stream::iter(texts).map(|text| engine.embed(text)).buffered(EMBEDS_AT_ONCE).try_collect::<Vec<_>>();
-        let embedded = within(deadline, embeds).await.flatten().map_err(|e| status::status(&e))?;
-
-        let mut usage = Usage::default();
-        let mut embeddings = Vec::with_capacity(embedded.len());
-        for embedding in embedded {
-            usage += Usage { input_tokens: embedding.input_tokens, ..Usage::default() };
-            embeddings.push(v1::Embedding { values: embedding.values });
-        }
+        let engine = self.door.embedder(&caller, model.as_ref()).map_err(|error| not_served(&error))?;
+        let embedded = self.door.embed(&caller, &engine, texts, deadline).await;
+        let (embedded, input_tokens) = embedded.map_err(|error| not_served(&error))?;
+        let embeddings = embedded.into_iter().map(|embedding| v1::Embedding { values: embedding.values }).collect();
+        let usage = Usage { input_tokens, ..Usage::default() };
         let model = engine.info().name.to_string();
         Ok(Response::new(v1::EmbedResponse { model, embeddings, usage: Some(convert::usage(usage)) }))
     }

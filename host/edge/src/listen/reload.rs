@@ -72,8 +72,12 @@ impl Reload {
     async fn reload_tokens(&self) {
         let access = Arc::clone(&self.access);
         match spawn_blocking(move || access.reload()).await {
-            Ok(Ok(n_tokens)) => tracing::info!(n_tokens, "tokens were read again"),
-            Ok(Err(error)) => tracing::error!(%error, "tokens stay as they were"),
+            Ok((n_tokens, wrong)) => {
+                for error in wrong {
+                    tracing::error!(%error, "the tokens of this tenant stay as they were");
+                }
+                tracing::info!(n_tokens, "tokens were read again");
+            }
             Err(error) => tracing::error!(%error, "tokens could not be read again"),
         }
     }

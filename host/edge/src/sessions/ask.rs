@@ -56,7 +56,7 @@ impl Conversing {
             priority: request.priority,
             ..v1::GenerateRequest::default()
         })?;
-        let (_, engine) = self.door.engine(Some(&session.model)).map_err(|e| status::status(&e))?;
+        let (_, engine) = self.door.engine_for(caller, Some(&session.model)).map_err(|e| status::status(&e))?;
         let fit = fit(&turn, &engine, asked.options.max_tokens).await?;
         turn.forget(fit.n_forget);
         asked.options.max_tokens = fit.max_tokens;
@@ -109,11 +109,14 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         // where nothing was said, the session stays as it was
-        if self.keep_partial
-            && !self.text.is_empty()
-            && let Some(turn) = self.turn.take()
-        {
+        if self.text.is_empty() {
+            return;
+        }
+        let Some(turn) = self.turn.take() else { return };
+        if self.keep_partial {
             turn.keep_partial(std::mem::take(&mut self.text), self.usage);
+        } else {
+            turn.give_up(self.usage);
         }
     }
 }

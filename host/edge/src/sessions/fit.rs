@@ -74,11 +74,12 @@ async fn forgetting(turn: &Turn, engine: &Arc<dyn InferenceEngine>, choices: &[u
 fn within_budget(turn: &Turn, mut fit: Fit) -> Result<Fit, Status> {
     let session = turn.session();
     let (Some(budget), Some(n_prompt)) = (session.token_budget, fit.n_prompt) else { return Ok(fit) };
-    let spent = session.spent.tokens().saturating_add(n_prompt.into());
-    if spent >= budget {
-        return Err(refused(&SessionError::BudgetExhausted { budget, spent }));
+    let spent = session.spent.tokens();
+    let with_prompt = spent.saturating_add(n_prompt.into());
+    if with_prompt >= budget {
+        return Err(refused(&SessionError::BudgetExhausted { budget, spent, n_prompt: n_prompt.into() }));
     }
-    let left = narrowed(budget - spent);
+    let left = narrowed(budget - with_prompt);
     fit.max_tokens = Some(fit.max_tokens.map_or(left, |max| max.min(left)));
     Ok(fit)
 }

@@ -14,7 +14,11 @@ use llambo_sessions::{NewSession, SessionError, Sessions, WhenFull};
 use prost::Message as _;
 use tonic::Status;
 
-use crate::{caller::Caller, door::Door, grpc::invalid_field};
+use crate::{
+    caller::Caller,
+    door::Door,
+    grpc::{invalid_field, not_served},
+};
 
 /// Sessions on one page: unless told otherwise, and at most.
 const PAGE: usize = 100;
@@ -33,7 +37,7 @@ impl Conversing {
 
     pub(crate) async fn create(&self, caller: &Caller, new: v1::CreateSessionRequest) -> Result<v1::Session, Status> {
         let named = (!new.model.is_empty()).then(|| ModelName::from(&new.model));
-        let (model, engine) = self.door.engine(named.as_ref()).map_err(|e| status::status(&e))?;
+        let (model, engine) = self.door.engine_for(caller, named.as_ref()).map_err(|e| status::status(&e))?;
         let system = (!new.system.is_empty()).then(|| v1::Message { role: "system".into(), content: new.system });
         let mut said = messages_of(system.into_iter().collect())?;
         said.extend(messages_of(new.chat.map(|chat| chat.messages).unwrap_or_default())?);
@@ -51,6 +55,9 @@ impl Conversing {
             prompt: Some(v1::generate_request::Prompt::Text("-".into())),
             ..v1::GenerateRequest::default()
         })?;
+        if let Some(node_type) = &question.node_type {
+            self.door.check_type(caller, node_type).map_err(|error| not_served(&error))?;
+        }
         question.options.resolve(&engine.info().sampling).map_err(|e| status::status(&e.into()))?;
         let new = NewSession {
             model,
@@ -124,7 +131,7 @@ fn refused(error: &SessionError) -> Status {
     let failure = Failure::new(error.reason(), error.to_string());
     match error {
         SessionError::Unknown { id } | SessionError::Busy { id } => failure.with("session_id", id),
-        SessionError::BudgetExhausted { budget, spent } => {
+        SessionError::BudgetExhausted { budget, spent, .. } => {
             let what = format!("{spent} of {budget} tokens");
             failure.with("token_budget", budget).with("spent", spent).quota("token_budget", what)
         }

@@ -18,7 +18,7 @@ use llambo_inference::{
     GenerateFuture, GenerateRequest, InferenceEngine, Models, Node, NodeId, NodeState, NodeTraits, NodeView, TypeName,
     fake::FakeEngine,
 };
-use llambo_orchestrator::{Cluster, NodeFactory, SpawnError, SpawnOutcome, TypeInfo};
+use llambo_orchestrator::{Cluster, NodeFactory, SpawnError, SpawnOutcome, Terms, TypeInfo};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -110,7 +110,12 @@ impl Running {
             models.insert(Arc::clone(engine) as Arc<dyn InferenceEngine>);
         }
         let factory = Factory { engines, n_made: AtomicU32::new(0) };
-        let cluster = Cluster::new(Arc::new(factory), llambo_orchestrator::Settings::default()).unwrap();
+        let thrifty = Terms { requests_per_minute: Some(3), tokens_per_minute: Some(1000), ..Terms::default() };
+        let quotas = llambo_orchestrator::Settings {
+            tenants: [("thrifty".into(), thrifty)].into(),
+            ..llambo_orchestrator::Settings::default()
+        };
+        let cluster = Cluster::new(Arc::new(factory), quotas).unwrap();
         for (node_type, _) in TYPES {
             cluster.spawn(&node_type.into(), 2).await.unwrap();
         }
@@ -150,6 +155,15 @@ impl Running {
 
     pub(crate) fn with_token(&self, token: &str) -> Client {
         self.client(&Credentials::default().token(token).unwrap())
+    }
+
+    /// The whole answer to a POST of JSON.
+    pub(crate) async fn post(&self, path: &str, token: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        told(stream).await
     }
 
     /// The whole answer to a GET, with these headers besides, each with its line's end.

@@ -86,7 +86,7 @@ async fn a_tenant_sees_and_asks_only_its_models_and_types() {
     let bound = TenantAccess {
         models: Some(vec!["one".into()]),
         types: Some(vec!["other".into(), "big".into()]),
-        ..tenant("bound", "llambo_bound", &[Permission::Infer])
+        ..tenant("bound", "llambo_bound", &[Permission::Infer, Permission::Sessions, Permission::Tasks])
     };
     let host = Running::start(for_tenants(vec![bound, tenant("free", "llambo_free", &[Permission::Infer])])).await;
     let (bound, free) = (host.with_token("llambo_bound"), host.with_token("llambo_free"));
@@ -106,12 +106,44 @@ async fn a_tenant_sees_and_asks_only_its_models_and_types() {
     // what is not there is as good as forbidden: nothing of what is there is told
     assert_eq!(told(&bound.infer(Ask::text("x").model("three").max_tokens(1)).await.unwrap_err()), refused);
     assert_eq!(told(&bound.infer(Ask::text("x").node_type("small").max_tokens(1)).await.unwrap_err()), refused);
+    // the same over HTTP
+    for (path, body) in [
+        ("/v1/embeddings", r#"{"input": "x", "model": "two"}"#),
+        ("/v1/completions", r#"{"prompt": "x", "model": "two"}"#),
+        ("/v2/sessions", r#"{"model": "two"}"#),
+        ("/v2/sessions", r#"{"model": "three"}"#),
+        ("/v2/sessions", r#"{"type": "small"}"#),
+        ("/v2/tasks", r#"{"prompt": "x", "type": "small"}"#),
+    ] {
+        let answer = host.post(path, "llambo_bound", body).await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("not_permitted"), "{path} {body}: {answer}");
+        // only `three` may be named, which is what was asked for
+        assert!(!answer.contains("`two`") || body.contains("two"), "{answer}");
+    }
+    let listed = host.get("/v1/models", "Authorization: Bearer llambo_bound\r\n").await;
+    assert!(listed.contains(r#""id":"one""#) && !listed.contains("two"), "{listed}");
+    assert!(host.get("/v1/models/two", "Authorization: Bearer llambo_bound\r\n").await.starts_with("HTTP/1.1 404 "));
+    assert!(host.post("/v1/embeddings", "llambo_bound", r#"{"input": "x"}"#).await.starts_with("HTTP/1.1 200 "));
     for _ in 0..6 {
         // of its types, the one that serves the model
         let answer = bound.infer(Ask::text("x").max_tokens(1)).await.unwrap();
         assert!(answer.node.starts_with("big-"), "{}", answer.node);
     }
     assert!(free.infer(Ask::text("x").model("two").max_tokens(1)).await.is_ok());
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn embeddings_count_as_requests_do() {
+    let host = Running::start(for_tenants(vec![tenant("thrifty", "llambo_t", &[Permission::Infer])])).await;
+    let client = host.with_token("llambo_t");
+    client.embed("one", vec!["a b".into(), "c".into()]).await.unwrap();
+    assert!(host.post("/v1/embeddings", "llambo_t", r#"{"input": "x"}"#).await.starts_with("HTTP/1.1 200 "));
+    ask(&client).await.unwrap();
+    let refused = client.embed("one", vec!["a".into()]).await.unwrap_err();
+    assert_eq!(told(&refused), (Code::ResourceExhausted, "QUOTA_EXCEEDED"));
+    let refused = host.post("/v1/embeddings", "llambo_t", r#"{"input": "x"}"#).await;
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("retry-after"), "{refused}");
     host.stop().await;
 }
 

@@ -145,6 +145,20 @@ async fn a_budget_is_kept_within_an_answer_too() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_has_paid_for_what_was_told() {
+    let host = Running::start().await;
+    let client = &host.client;
+    let id = client.create_session(NewSession::new().node_type("stuck").token_budget(30)).await.unwrap().id;
+    drop(stuck(client, Question::new(&id, "x")).await);
+    no_longer_busy(client, &id).await;
+    let session = client.session(&id).await.unwrap().session.unwrap();
+    assert_eq!((session.n_messages, session.n_turns), (0, 0), "it is as it was");
+    let usage = session.usage.unwrap();
+    assert!(usage.output_tokens == 1 && usage.input_tokens > 0, "{usage:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_session_that_nobody_uses_is_gone_after_its_time() {
     let host = Running::start().await;
     let client = &host.client;

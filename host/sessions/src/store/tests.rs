@@ -149,7 +149,7 @@ async fn messages_tokens_and_bytes_have_an_end() {
         turn(&sessions, id.as_str(), question, 0).await;
     }
     let spent = sessions.ask(&tenant(), id.as_str(), user("c")).await.unwrap_err();
-    assert_eq!(spent, SessionError::BudgetExhausted { budget: 14, spent: 14 });
+    assert_eq!(spent, SessionError::BudgetExhausted { budget: 14, spent: 14, n_prompt: 0 });
     assert_eq!(sessions.append(&tenant(), id.as_str(), user("c")).await.unwrap_err().reason(), "SESSION_FULL");
 
     let dropping = sessions.create(&tenant(), new("x")).await.unwrap().id;

@@ -7,22 +7,18 @@ use axum::{
     extract::{Request, State},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use futures::{StreamExt, TryStreamExt, stream};
 use llambo_inference::{Embedding, ModelName};
-use llambo_orchestrator::DispatchError;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
 use super::request::Received;
 use crate::{
-    door::{Door, within},
+    door::Door,
     http::failure::{ApiError, ErrorBody},
 };
 
 /// Texts of one request; OpenAI's limit.
 const MAX_TEXTS: usize = 2048;
-/// Those that are embedded at a time, so that one caller cannot fill an engine's queue.
-const EMBEDS_AT_ONCE: usize = 8;
 
 /// A request for embeddings.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -103,23 +99,16 @@ struct EmbeddingUsage {
 pub(super) async fn embed(State(door): State<Arc<Door>>, request: Request) -> Result<Json<Embeddings>, ApiError> {
     let received = Received::read(&door, request).await?;
     let body: EmbeddingBody = received.fields()?;
-    if door.host.cluster.is_draining() {
-        return Err(DispatchError::Draining.into());
-    }
     let model = body.model.as_ref().filter(|name| !name.is_empty()).map(ModelName::from);
-    let engine = door.host.models.get(model.as_ref().unwrap_or(&door.host.default_model))?;
+    let engine = door.embedder(&received.caller, model.as_ref())?;
     let n_embd = engine.info().n_embd;
     if body.dimensions.is_some_and(|n| n != n_embd) {
         let what = format!("`dimensions` cannot be chosen: embeddings of this model have {n_embd}; leave it out");
         return Err(ApiError::invalid(what).param("dimensions"));
     }
     let texts = body.input.texts()?;
-    let embeds = stream::iter(texts).map(|text| engine.embed(text)).buffered(EMBEDS_AT_ONCE).try_collect::<Vec<_>>();
-    let embedded = tokio::select! {
-        embedded = within(received.deadline(false), embeds) => embedded.flatten()?,
-        () = door.closed() => return Err(DispatchError::Draining.into()),
-    };
-    let n_tokens = embedded.iter().map(|embedding| u64::from(embedding.input_tokens)).sum();
+    let (embedded, n_tokens) = door.embed(&received.caller, &engine, texts, received.deadline(false)).await?;
+    let n_tokens = u64::from(n_tokens);
     let format = body.encoding_format.unwrap_or_default();
     let data = embedded.into_iter().enumerate();
     Ok(Json(Embeddings {

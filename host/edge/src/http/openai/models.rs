@@ -8,13 +8,17 @@ use std::{
 use axum::{
     Json,
     extract::{Path, State},
+    http::Extensions,
 };
 use llambo_inference::{InferenceError, ModelInfo, ModelName};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Served;
-use crate::http::failure::{ApiError, ErrorBody};
+use crate::{
+    caller::Caller,
+    http::failure::{ApiError, ErrorBody},
+};
 
 /// All models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,8 +56,8 @@ struct ModelMeta {
 
 /// What can be asked.
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI", responses((status = 200, description = "All models", body = ModelList)))]
-pub(super) async fn list(State(served): State<Arc<Served>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: all(&served) })
+pub(super) async fn list(State(served): State<Arc<Served>>, extensions: Extensions) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: all(&served, &Caller::of(&extensions)) })
 }
 
 /// One model.
@@ -67,8 +71,12 @@ pub(super) async fn list(State(served): State<Arc<Served>>) -> Json<ModelList> {
         (status = "4XX", description = "There is no such model", body = ErrorBody),
     )
 )]
-pub(super) async fn one(State(served): State<Arc<Served>>, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
-    let mut models = all(&served);
+pub(super) async fn one(
+    State(served): State<Arc<Served>>,
+    Path(id): Path<String>,
+    extensions: Extensions,
+) -> Result<Json<ModelObject>, ApiError> {
+    let mut models = all(&served, &Caller::of(&extensions));
     if let Some(i) = models.iter().position(|model| model.id == id) {
         return Ok(Json(models.swap_remove(i)));
     }
@@ -76,7 +84,8 @@ pub(super) async fn one(State(served): State<Arc<Served>>, Path(id): Path<String
     Err(InferenceError::UnknownModel { model: id.into(), loaded }.into())
 }
 
-fn all(served: &Served) -> Vec<ModelObject> {
+/// Those that the caller may ask: of others they learn nothing, not even that they are there.
+fn all(served: &Served, caller: &Caller) -> Vec<ModelObject> {
     let host = &served.door.host;
     let engines = host.models.all();
     let mut models: Vec<ModelObject> =
@@ -86,6 +95,7 @@ fn all(served: &Served) -> Vec<ModelObject> {
             models.push(ModelObject::new(&published.name, engine.info(), seconds(published.loaded_at), Some(&published.parent)));
         }
     }
+    models.retain(|model| caller.has_model(&ModelName::from(&model.id)));
     models
 }
 

@@ -61,7 +61,7 @@ impl Received {
             outcome: extensions.get().cloned().unwrap_or_default(),
             at,
             created: seconds_since_1970(),
-            timeout: timeout(headers, TIMEOUT_MS, 1e-3),
+            timeout: our_timeout(headers)?,
             patience: timeout(headers, CLIENT_TIMEOUT, 1.0),
             tier: tier::asked(headers)?,
             served_by: ServedBy::default(),
@@ -90,8 +90,18 @@ impl Received {
 
     /// The engine behind a model's name, which knows its tokens.
     pub(super) fn engine(&self, model: Option<&ModelName>) -> Result<Arc<dyn InferenceEngine>, ApiError> {
-        Ok(self.door.engine(model)?.1)
+        Ok(self.door.engine_for(&self.caller, model)?.1)
     }
+}
+
+/// What the whole request may take. Our own header, so that what is no time is a mistake that is told.
+fn our_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let timeout = timeout(headers, TIMEOUT_MS, 1e-3);
+    if timeout.is_none() && headers.contains_key(TIMEOUT_MS) {
+        let what = format!("the header `{TIMEOUT_MS}` must be a number of milliseconds above 0, and at most 30 days");
+        return Err(ApiError::invalid(what).param(TIMEOUT_MS));
+    }
+    Ok(timeout)
 }
 
 /// A header's number of `unit` seconds; what is no time counts as none.

@@ -127,7 +127,11 @@ async fn submit(
     }
     let (digest, timeout_ms) = (ask.digest(), ask.timeout_ms());
     let id = ask.id.clone().unwrap_or_else(|| new_request_id().to_string());
-    let request = door.resolve(ask.asked(Urgency::Batch)?, &caller, None)?;
+    let asked = ask.asked(Urgency::Batch)?;
+    if let Some(node_type) = &asked.node_type {
+        door.check_type(&caller, node_type)?;
+    }
+    let request = door.resolve(asked, &caller, None)?;
     let task = NewTask {
         id,
         key,
