@@ -1,7 +1,9 @@
 //! The page that the host serves: that what is compiled in is what its sources give, and that it works in a browser.
 
 use std::{
-    env, fs,
+    env,
+    fmt::Write,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -70,7 +72,12 @@ fn the_page_works_in_a_browser() {
         return;
     };
     let open = Host::start(&SMALL.replace("{count: 40}", "{count: 40}, agents: {count: 8}"));
-    let hash = |token: &str| Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = |token: &str| {
+        Sha256::digest(token.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    };
     let guarded = Host::start(&format!(
         "models: [{{name: demo-small, path: builtin:demo-small}}]\ntypes: {{tiny: {{count: 8}}}}\ntenants:\n  seer: {{tokens: ['sha256:{}'], may: [infer, \
          observe]}}\n  asker: {{tokens: ['sha256:{}'], may: [infer]}}\n",

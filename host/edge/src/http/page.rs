@@ -2,7 +2,7 @@
 //!
 //! It is the same for everybody and tells nothing; what it shows it asks for with the token of whoever reads it.
 
-use std::io::Write;
+use std::{fmt::Write as _, io::Write as _};
 
 use axum::{
     Router,
@@ -73,7 +73,11 @@ async fn off() -> ApiError {
 
 impl Served {
     fn new(kind: &'static str, bytes: &'static [u8]) -> Self {
-        let digest: String = Sha256::digest(bytes).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha256::digest(bytes).iter().take(12).fold(String::new(), |mut text, byte| {
+            // a string takes whatever is written
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
         let tag = |form: &str| HeaderValue::try_from(format!("\"{digest}{form}\"")).expect("hexadecimal digits");
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
         let gzip = gzip.write_all(bytes).and_then(|()| gzip.finish()).expect("a vector takes everything");

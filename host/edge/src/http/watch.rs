@@ -226,7 +226,9 @@ fn runs(cells: impl Iterator<Item = (u32, u32)>) -> Vec<u8> {
     // where the last run that was written ends, and the run that still grows
     let (mut end, mut run) = (0, None::<(u32, u32, u32)>);
     let mut write = |(start, length, value): (u32, u32, u32)| {
-        [start - end, length, value].into_iter().for_each(|n| leb128(n, &mut bytes));
+        for n in [start - end, length, value] {
+            leb128(n, &mut bytes);
+        }
         end = start + length;
     };
     for (place, value) in cells {
@@ -264,7 +266,7 @@ impl From<NodeEntry> for CellNode {
             capacity: view.capacity,
             served: view.served,
             memory_bytes: view.memory_bytes,
-            replaced: view.replaced.into(),
+            replaced: view.replaced,
         }
     }
 }
