@@ -286,8 +286,8 @@ mod tests {
     fn places_that_are_alike_are_one_run() {
         let alike: Vec<(u32, u32)> = (0..100_000).map(|place| (place, 2)).collect();
         assert_eq!(runs(alike.into_iter()), [0, 0xa0, 0x8d, 0x06, 2]);
-        let apart = [(3, 2), (4, 2), (5, 3), (300, 2), (301, 2)];
-        assert_eq!(runs(apart.into_iter()), [3, 2, 2, 0, 1, 3, 0xa6, 0x02, 2, 2]);
+        let apart = [(3, 2), (4, 2), (5, 3), (7, 3), (300, 2), (301, 2)];
+        assert_eq!(runs(apart.into_iter()), [3, 2, 2, 0, 1, 3, 1, 1, 3, 0xa4, 0x02, 2, 2]);
         assert!(runs(std::iter::empty()).is_empty());
     }
 
