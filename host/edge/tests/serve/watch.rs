@@ -83,8 +83,8 @@ async fn the_node_at_a_place_is_told_and_a_place_without_one_too() {
     let host = Running::start().await;
     let node = host.send("GET", "/cluster/cells/3", "", "").await.json();
     assert_eq!((&node["id"], &node["type"], &node["state"]), (&"stuck-3".into(), &"stuck".into(), &"ready".into()));
-    let none = host.send("GET", "/cluster/cells/4", "", "").await;
-    assert_eq!((none.status, &none.error()["code"]), (404, &"unknown_node".into()));
+    let vacant = host.send("GET", "/cluster/cells/4", "", "").await;
+    assert_eq!((vacant.status, &vacant.error()["code"]), (404, &"unknown_node".into()));
     for wrong in ["x", "-1", "4294967296", "%00"] {
         assert_eq!(host.send("GET", &format!("/cluster/cells/{wrong}"), "", "").await.status, 400, "{wrong}");
     }
