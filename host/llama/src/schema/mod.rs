@@ -1,10 +1,11 @@
 //! What a JSON Schema may cost, decided before llguidance compiles it: nothing stops that compiler once it runs.
 //!
-//! Its own limits hold between two steps of an automaton, and most of what clients can write runs into them. Three things
-//! do not, and are bounded here. A step of an intersection pairs every byte set of one pattern with those of all the others,
-//! so that its cost is a product over the patterns that meet at a place (`weight`). Parts that are joined with themselves
-//! by `$ref` double every time. Patterns of `patternProperties` are compared in pairs. What meets where is found as
-//! llguidance joins schemas: `allOf`, siblings and `$ref` multiply, `anyOf`, `oneOf` and `enum` add.
+//! Its own limits hold between two steps of an automaton, and most of what clients can write runs into them. What does
+//! not is bounded here. A step of an intersection pairs every byte set of one pattern with those of all the others, so that
+//! its cost is a product over the patterns that meet at a place (`weight`). Parts that are joined with themselves by `$ref`
+//! double every time. Patterns of `patternProperties`, options of `oneOf` and the properties of an object are compared in
+//! pairs. What meets where is found as llguidance joins schemas: `allOf`, siblings and `$ref` multiply, `anyOf`, `oneOf` and
+//! `enum` add.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -29,6 +30,10 @@ mod weight;
 const MAX_WEIGHT: u64 = 65_536;
 /// Patterns that llguidance looks into by itself to see whether any text matches: about half a millisecond for each.
 const MAX_CHECKS: u64 = 2048;
+/// Alternatives at one place where they are joined with something else, which is done with each.
+const MAX_ALTERNATIVES: u64 = 1024;
+/// Properties of one object. What llguidance does for all of them grows by their square.
+const MAX_PROPERTIES: usize = 2048;
 /// Options of one `oneOf`, which are compared in pairs.
 const MAX_ONE_OF: usize = 512;
 /// Steps of this check itself, each well below a microsecond.
@@ -38,9 +43,9 @@ const FORMAT_WEIGHT: u64 = 12;
 /// Keywords that lay other schemas upon the place where they stand.
 const APPLIED: [&str; 4] = ["allOf", "anyOf", "oneOf", "$ref"];
 /// Keywords whose values are joined with those of others at the same place, as far as this matters here.
-const JOINED: [&str; 16] = [
+const JOINED: [&str; 17] = [
     "allOf", "anyOf", "oneOf", "$ref", "pattern", "format", "minLength", "maxLength", "const", "enum", "properties",
-    "patternProperties", "additionalProperties", "items", "prefixItems", "additionalItems",
+    "patternProperties", "additionalProperties", "items", "prefixItems", "additionalItems", "required",
 ];
 
 /// # Errors
@@ -125,9 +130,24 @@ impl<'a> Checker<'a> {
                 self.document.pointer(place)
             ));
         }
+        let n_alternatives = meeting.n_free.saturating_add(meeting.n_single);
+        if n_alternatives > MAX_ALTERNATIVES {
+            return Err(format!(
+                "the JSON Schema at `{}` joins alternatives into {n_alternatives}, and may into {MAX_ALTERNATIVES}; use fewer \
+                 `anyOf` and `oneOf` beside others",
+                self.document.pointer(place)
+            ));
+        }
         self.n_weight = self.n_weight.saturating_add(meeting.met);
         self.n_checks = self.n_checks.saturating_add(meeting.n_met + if meeting.has_length { meeting.n_single } else { 0 });
         let inner = self.inner(place)?;
+        if inner.named.len() > MAX_PROPERTIES {
+            return Err(format!(
+                "the JSON Schema at `{}` has {} properties, and may have {MAX_PROPERTIES}",
+                self.document.pointer(place),
+                inner.named.len()
+            ));
+        }
         if inner.patterns.len() > 1 {
             let n_patterns = inner.patterns.len() as u64;
             self.n_checks = self.n_checks.saturating_add((n_patterns * (n_patterns - 1) / 2).saturating_mul(inner.n_times));
@@ -283,6 +303,12 @@ impl<'a> Checker<'a> {
         }
         let rest: Vec<_> = matched.into_iter().chain(members.get("additionalProperties").map(Part::One)).collect();
         inner.rest = (!rest.is_empty()).then(|| any(rest));
+        let required = members.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for name in required {
+            self.spend(1)?;
+            let rest = || inner.rest.clone().unwrap_or(Part::One(&TRUE));
+            inner.named.entry(name).or_insert_with(rest);
+        }
         let each = ["items", "prefixItems", "additionalItems"].into_iter().filter_map(|key| members.get(key));
         let items: Vec<_> = each.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)).collect();
         self.spend(items.len())?;

@@ -109,6 +109,15 @@ fn too_many_of_what_is_cheap_alone_are_refused() {
     assert!(error.contains("`#/properties/x`"), "{error}");
     let error = refused(&json!({ "properties": { "x": { "oneOf": vec![json!({ "type": "object" }); 3000] } } }));
     assert!(error.contains("`#/properties/x/oneOf` has 3000 options"), "{error}");
+    let error = refused(&json!({ "items": { "type": "object", "properties": numbered(8000, |_| json!(true)) } }));
+    assert!(error.contains("`#/items` has 8000 properties"), "{error}");
+    let names: Vec<_> = (0..12_000).map(|i| format!("r{i}")).collect();
+    assert!(refused(&json!({ "type": "object", "required": names })).contains("`#` has 12000 properties"));
+    let objects = |letter: &str| -> Vec<_> {
+        (0..60).map(|i| json!({ "type": "object", "properties": { "x": {}, format!("{letter}{i}"): {} } })).collect::<Vec<_>>()
+    };
+    let error = refused(&json!({ "allOf": [{ "anyOf": objects("y") }, { "anyOf": objects("z") }] }));
+    assert!(error.contains("`#` joins alternatives into 3600"), "{error}");
     let long = format!("^{}$", r"\w".repeat(30_000));
     let error = refused(&json!({ "allOf": [{ "pattern": long }, { "pattern": "^a" }] }));
     assert!(error.contains("`#`"), "{error}");
