@@ -1,16 +1,18 @@
 //! Forms that a text must have: JSON Schema through llguidance, GBNF through llama.cpp's own grammars.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc, thread};
 
 use llama_cpp_sys_2::llama_token_data;
 use llambo_inference::Constraint;
 use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
 
 use crate::{
     error::LlamaError,
     ffi::{Grammar, Model, Token},
-    gbnf,
+    gbnf, schema,
+    turns::Turns,
 };
 
 /// White space between the parts of a JSON text. Bounded: small models like to stay in it, as long as they are let.
@@ -18,14 +20,15 @@ const WHITESPACE: &str = r"[ \n]{1,12}";
 
 /// Addresses for the stack of a compiler; only what it touches takes memory. 200 `$ref`s in a row take about 700 KiB.
 const COMPILER_STACK_BYTES: usize = 32 << 20;
-/// Levels of a schema's JSON. An object in an object takes two.
-const MAX_SCHEMA_DEPTH: usize = 64;
-const MAX_REFERENCES: usize = 200;
+/// Compilations that wait for others of the same model; more are refused.
+const MAX_WAITING: usize = 64;
 
 /// Compiles constraints for one model; the vocabulary's trie is built once.
 pub(crate) struct Constraints {
     model: Arc<Model>,
     factory: ParserFactory,
+    /// Compilations at once: half of the cores, so that no burst of schemas takes all of them.
+    turns: Turns,
 }
 
 /// A constraint at some point of a text.
@@ -59,20 +62,27 @@ impl Constraints {
         let mut factory =
             ParserFactory::new_simple(&environment).map_err(|e| LlamaError::Grammar(format!("this vocabulary: {e}")))?;
         factory.quiet();
-        Ok(Self { model: Arc::clone(model), factory })
+        let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+        Ok(Self { model: Arc::clone(model), factory, turns: Turns::new(n_cores / 2, MAX_WAITING) })
     }
 
     /// # Errors
-    /// The schema or grammar cannot be understood.
+    /// The schema or grammar cannot be understood, or too many are being compiled.
     pub(crate) fn compile(&self, constraint: &Constraint) -> Result<ActiveConstraint, LlamaError> {
-        // compilers of grammars and schemas call themselves; how deep a client can make them go should not depend on whose
-        // stack this runs on
-        let compiled = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("llambo-compile".into()).stack_size(COMPILER_STACK_BYTES);
-            let thread = thread.spawn_scoped(scope, || self.compile_here(constraint)).map_err(LlamaError::Thread)?;
-            thread.join().map_err(|_| LlamaError::Grammar("its compiler gave up".into()))
-        });
-        compiled?
+        aside(|| {
+            let busy = || {
+                let (in_flight, capacity) = self.turns.load();
+                LlamaError::Busy { in_flight, capacity }
+            };
+            let _turn = self.turns.take().ok_or_else(busy)?;
+            // compilers of grammars and schemas call themselves; how deep a client can make them go should not depend on whose
+            // stack this runs on
+            thread::scope(|scope| {
+                let compiler = thread::Builder::new().name("llambo-compile".into()).stack_size(COMPILER_STACK_BYTES);
+                let compiler = compiler.spawn_scoped(scope, || self.compile_here(constraint)).map_err(LlamaError::Thread)?;
+                compiler.join().unwrap_or_else(|_| Err(LlamaError::Grammar("its compiler gave up".into())))
+            })
+        })
     }
 
     fn compile_here(&self, constraint: &Constraint) -> Result<ActiveConstraint, LlamaError> {
@@ -84,7 +94,7 @@ impl Constraints {
             Constraint::JsonSchema(text) => {
                 let mut schema: serde_json::Value =
                     serde_json::from_str(text).map_err(|e| LlamaError::Grammar(format!("the schema is not JSON: {e}")))?;
-                check_schema(&schema)?;
+                schema::check(&schema).map_err(LlamaError::Grammar)?;
                 if let Some(object) = schema.as_object_mut() {
                     // a schema that brings its own settings means them
                     object.entry("x-guidance").or_insert_with(|| serde_json::json!({ "whitespace_pattern": WHITESPACE }));
@@ -103,28 +113,12 @@ fn first_line(error: &str) -> String {
     error.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
-/// Refuses what would make automata too deep for the thread that decodes.
-fn check_schema(schema: &serde_json::Value) -> Result<(), LlamaError> {
-    let (mut open, mut n_references) = (vec![(schema, 0)], 0);
-    while let Some((value, depth)) = open.pop() {
-        if depth > MAX_SCHEMA_DEPTH {
-            let what = format!("the JSON Schema is nested more than {MAX_SCHEMA_DEPTH} deep");
-            return Err(LlamaError::Grammar(what));
-        }
-        match value {
-            serde_json::Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
-            serde_json::Value::Object(members) => {
-                n_references += usize::from(members.contains_key("$ref"));
-                open.extend(members.values().map(|member| (member, depth + 1)));
-            }
-            _ => {}
-        }
+/// Blocks without keeping other tasks of this thread from going on.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
-    if n_references > MAX_REFERENCES {
-        let what = format!("the JSON Schema has {n_references} `$ref`s, and may have {MAX_REFERENCES}");
-        return Err(LlamaError::Grammar(what));
-    }
-    Ok(())
 }
 
 impl ActiveConstraint {

@@ -85,6 +85,14 @@ pub enum LlamaError {
     /// A grammar or schema that cannot be used.
     #[error("the grammar cannot be used: {0}")]
     Grammar(String),
+    /// Too many grammars and schemas are being compiled.
+    #[error("{in_flight} of {capacity} grammars and schemas are being compiled; try again later")]
+    Busy {
+        /// Compiled or waiting for it.
+        in_flight: usize,
+        /// As many as may be.
+        capacity: usize,
+    },
 }
 
 fn because(problem: &str) -> String {
@@ -99,6 +107,9 @@ impl From<LlamaError> for InferenceError {
     fn from(error: LlamaError) -> Self {
         match error {
             LlamaError::Grammar(_) | LlamaError::TextTooLong { .. } => Self::InvalidRequest(error.to_string()),
+            LlamaError::Busy { in_flight, capacity } => {
+                Self::Full { what: "the compiler of grammars and schemas".into(), in_flight, capacity }
+            }
             other => Self::Backend(other.to_string()),
         }
     }

@@ -20,11 +20,13 @@ mod kv;
 mod load;
 mod measure;
 mod sampler;
+mod schema;
 mod sequence;
 mod step;
 mod stream;
 mod text;
 mod traced;
+mod turns;
 mod worker;
 
 pub use draft::DraftSettings;

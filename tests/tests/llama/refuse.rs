@@ -1,6 +1,9 @@
 //! What is wrong is said, and nothing of it reaches llama.cpp.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use llambo_catalog::ModelFile;
 use llambo_inference::{Constraint, LogitBias};
@@ -37,6 +40,35 @@ async fn a_bias_outside_the_vocabulary_is_refused() {
     let logit_bias = vec![LogitBias { token: u32::MAX, bias: 1.0 }];
     let error = small().submit(ask("x", Sampling { logit_bias, ..Sampling::greedy(1) })).err().unwrap();
     assert!(matches!(error, InferenceError::InvalidOption(_)) && error.to_string().contains("tokens 0 to 4095"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_whose_patterns_would_be_compiled_for_minutes_is_refused_at_once() {
+    let engine = small();
+    let patterns: Vec<_> = ('a'..='z').map(|c| serde_json::json!({ "type": "string", "pattern": format!(".*{c}.*") })).collect();
+    let schema = serde_json::json!({
+        "type": "object", "properties": { "code": { "$ref": "#/$defs/code" } }, "$defs": { "code": { "allOf": patterns } }
+    });
+    let constraint = Some(Constraint::JsonSchema(schema.to_string()));
+    let begun = Instant::now();
+    let error = engine.submit(ask("x", Sampling { constraint, ..Sampling::greedy(5) })).err().unwrap();
+    assert!(matches!(&error, InferenceError::InvalidRequest(what) if what.contains("`#/$defs/code`")), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    run(&engine, "x", Sampling::greedy(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_come_together_are_all_compiled() {
+    let engine = std::sync::Arc::new(small());
+    let begin = |n: usize| {
+        let engine = std::sync::Arc::clone(&engine);
+        let constraint = Some(Constraint::JsonSchema(format!(r#"{{"type": "string", "pattern": "^[a-z]{{1,{n}}}$"}}"#)));
+        tokio::spawn(async move { read(engine.submit(ask("x", Sampling { constraint, ..Sampling::greedy(40) }))?).await })
+    };
+    for asked in (1..=12).map(begin).collect::<Vec<_>>() {
+        let (text, _) = asked.await.unwrap().unwrap();
+        assert!(text.starts_with('"'), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
