@@ -1,8 +1,7 @@
-//! Forms that a text must have: JSON Schema through llguidance, GBNF through llama.cpp's own grammars.
+//! Forms that a text must have: JSON Schema through llguidance, GBNF through `gbnf`.
 
 use std::{num::NonZero, sync::Arc, thread};
 
-use llama_cpp_sys_2::llama_token_data;
 use llambo_inference::Constraint;
 use llguidance::{Matcher, ParserFactory, api::TopLevelGrammar};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -10,8 +9,9 @@ use toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
 
 use crate::{
     error::LlamaError,
-    ffi::{Grammar, Model, Token},
-    gbnf, schema,
+    ffi::{Model, Token},
+    gbnf::{Vocabulary, Walk},
+    schema,
     turns::Turns,
 };
 
@@ -27,6 +27,7 @@ const MAX_WAITING: usize = 64;
 pub(crate) struct Constraints {
     model: Arc<Model>,
     factory: ParserFactory,
+    vocabulary: Arc<Vocabulary>,
     /// Compilations at once: half of the cores, so that no burst of schemas takes all of them.
     turns: Turns,
 }
@@ -34,7 +35,7 @@ pub(crate) struct Constraints {
 /// A constraint at some point of a text.
 pub(crate) enum ActiveConstraint {
     Schema(Box<Matcher>),
-    Gbnf { grammar: Grammar, candidates: Vec<llama_token_data> },
+    Gbnf { walk: Box<Walk>, vocabulary: Arc<Vocabulary>, model: Arc<Model> },
 }
 
 /// Whether a text may or must end after a token.
@@ -48,22 +49,22 @@ impl Constraints {
     pub(crate) fn new(model: &Arc<Model>) -> Result<Self, LlamaError> {
         let n_vocab = u32::try_from(model.n_vocab()).unwrap_or(u32::MAX);
         let eos = model.eos().and_then(|t| u32::try_from(t).ok()).unwrap_or(0);
-        let words: Vec<Vec<u8>> = (0..i32::try_from(n_vocab).unwrap_or(i32::MAX))
-            .map(|token| {
-                let mut piece = model.piece(token, true);
-                if model.is_control(token) || model.is_end(token) {
-                    piece.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
-                }
-                piece
-            })
-            .collect();
+        let tokens = 0..i32::try_from(n_vocab).unwrap_or(i32::MAX);
+        let mut words: Vec<Vec<u8>> = tokens.clone().map(|token| model.piece(token, true)).collect();
+        let texts = tokens.clone().zip(&words).map(|(token, word)| (!model.is_end(token)).then_some(word.as_slice()));
+        let vocabulary = Arc::new(Vocabulary::new(texts));
+        for (token, word) in tokens.zip(&mut words) {
+            if model.is_control(token) || model.is_end(token) {
+                word.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
+            }
+        }
         let trie = TokTrie::from(&TokRxInfo::new(n_vocab, eos), &words);
         let environment: toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory =
             ParserFactory::new_simple(&environment).map_err(|e| LlamaError::Grammar(format!("this vocabulary: {e}")))?;
         factory.quiet();
         let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
-        Ok(Self { model: Arc::clone(model), factory, turns: Turns::new(n_cores / 2, MAX_WAITING) })
+        Ok(Self { model: Arc::clone(model), factory, vocabulary, turns: Turns::new(n_cores / 2, MAX_WAITING) })
     }
 
     /// # Errors
@@ -88,8 +89,9 @@ impl Constraints {
     fn compile_here(&self, constraint: &Constraint) -> Result<ActiveConstraint, LlamaError> {
         match constraint {
             Constraint::Gbnf(text) => {
-                gbnf::check(text).map_err(LlamaError::Grammar)?;
-                Ok(ActiveConstraint::Gbnf { grammar: Grammar::parse(&self.model, text)?, candidates: Vec::new() })
+                let walk = Box::new(Walk::new(text).map_err(LlamaError::Grammar)?);
+                let (vocabulary, model) = (Arc::clone(&self.vocabulary), Arc::clone(&self.model));
+                Ok(ActiveConstraint::Gbnf { walk, vocabulary, model })
             }
             Constraint::JsonSchema(text) => {
                 let mut schema: serde_json::Value =
@@ -114,6 +116,10 @@ fn first_line(error: &str) -> String {
 }
 
 /// Blocks without keeping other tasks of this thread from going on.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a request is checked on its caller's thread, which waits for nothing else; most have no constraint"
+)]
 fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current() {
         Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
@@ -133,13 +139,13 @@ impl ActiveConstraint {
                     }
                 }
             }
-            Self::Gbnf { grammar, candidates } => {
-                candidates.clear();
-                candidates.extend((0i32..).zip(logits.iter()).map(|(id, &logit)| llama_token_data { id, logit, p: 0.0 }));
-                grammar.mask(candidates);
-                for (logit, candidate) in logits.iter_mut().zip(candidates.iter()) {
-                    *logit = candidate.logit;
-                }
+            Self::Gbnf { walk, vocabulary, .. } => {
+                let refuse = |token: u32| {
+                    if let Some(logit) = logits.get_mut(token as usize) {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                };
+                walk.refused(vocabulary, refuse).map_err(LlamaError::Grammar)?;
             }
         }
         Ok(())
@@ -153,7 +159,16 @@ impl ActiveConstraint {
                 matcher.consume_token(id).map_err(|e| LlamaError::Grammar(first_line(&e.to_string())))?;
                 Ok(if matcher.is_stopped() { Progress::Complete } else { Progress::Open })
             }
-            Self::Gbnf { grammar, .. } => grammar.accept(token).map(|()| Progress::Open),
+            Self::Gbnf { walk, model, .. } => {
+                let is_allowed = if model.is_end(token) {
+                    walk.can_end()
+                } else {
+                    let text = model.piece(token, true);
+                    !text.is_empty() && walk.accept(&text).map_err(LlamaError::Grammar)?
+                };
+                let refused = || LlamaError::Grammar(format!("it does not allow token {token} here"));
+                if is_allowed { Ok(Progress::Open) } else { Err(refused()) }
+            }
         }
     }
 }

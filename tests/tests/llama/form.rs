@@ -46,6 +46,41 @@ async fn a_grammar_allows_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grammar_of_endless_ways_holds_up_nobody() {
+    let engine = small();
+    let constrained = |grammar: &str, seed| {
+        let constraint = Some(Constraint::Gbnf(grammar.into()));
+        let sampling = Sampling { constraint, seed: Some(seed), temperature: 1.0, max_tokens: Some(60), ..Sampling::default() };
+        read(engine.submit(ask("x", sampling)).unwrap())
+    };
+    let optional = |n: usize| format!("root ::= \"a\" {}", "[ab]? ".repeat(n));
+    let attacks = async {
+        // ways that go on alike are one: whether these end or are given up depends on what is written
+        let many = [
+            "root ::= e\ne ::= . e | . e \"b\" | . e \"c\" | .",
+            "root ::= s\ns ::= . s s | . s | . s \"a\" | . s \"b\" s | .",
+            "root ::= (\"-\" | \"-\" | \" \" | \" \"){1000} \"b\"",
+            "root ::= \"a\"? \"a\"? \"a\"? [a-z]* [a-z]* [a-z ]* [^A]* .*",
+            &optional(400),
+        ];
+        for (grammar, seed) in many.into_iter().zip(0..) {
+            match constrained(grammar, seed).await {
+                Ok(_) => {}
+                Err(InferenceError::InvalidRequest(why)) => assert!(why.contains("too many ways"), "{why}"),
+                Err(other) => panic!("{other}: {grammar:.40}"),
+            }
+        }
+        // no vocabulary makes this one small
+        let error = constrained(&optional(20_000), 0).await.unwrap_err();
+        assert!(matches!(&error, InferenceError::InvalidRequest(why) if why.contains("too many ways")), "{error}");
+    };
+    let beside = read(engine.submit(ask("The value of a variable", Sampling::greedy(200))).unwrap());
+    let (beside, ()) = tokio::join!(beside, attacks);
+    beside.unwrap();
+    run(&engine, "x", Sampling::greedy(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_constraint_that_cannot_be_read_is_the_clients_mistake() {
     let engine = small();
     let broken = [

@@ -161,12 +161,11 @@ impl From<DispatchError> for ApiError {
 impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
         let Details { reason, retry_after, fields, .. } = Details::of(&status);
-        let told = match reason {
-            Some(reason) => Self::of_reason(&reason, status.message()),
-            None => {
-                let code = Cow::Owned(code_name(status.code()).to_ascii_lowercase());
-                Self { code, ..Self::new(status_of_code(Some(status.code())), "", status.message()) }
-            }
+        let told = if let Some(reason) = reason {
+            Self::of_reason(&reason, status.message())
+        } else {
+            let code = Cow::Owned(code_name(status.code()).to_ascii_lowercase());
+            Self { code, ..Self::new(status_of_code(Some(status.code())), "", status.message()) }
         };
         Self { param: fields.into_iter().next().map(|(field, _)| field), retry_after, ..told }
     }

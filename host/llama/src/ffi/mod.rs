@@ -8,7 +8,6 @@
 mod batch;
 mod context;
 mod device;
-mod grammar;
 mod model;
 
 use std::{
@@ -24,7 +23,6 @@ pub use self::device::{Device, devices, modules_folder};
 pub(crate) use self::{
     batch::Batch,
     context::{Context, ContextParams},
-    grammar::Grammar,
     model::Model,
 };
 

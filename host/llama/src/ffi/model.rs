@@ -162,7 +162,7 @@ impl Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // SAFETY: loaded once, freed once; contexts and grammars hold an `Arc` of it.
+        // SAFETY: loaded once, freed once; contexts hold an `Arc` of it.
         unsafe { sys::llama_model_free(self.raw.as_ptr()) }
     }
 }

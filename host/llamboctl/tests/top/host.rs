@@ -96,6 +96,7 @@ fn node(i: u32) -> v1::Node {
 #[tonic::async_trait]
 impl Cluster for Service {
     type WatchStatusStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Status>> + Send>>;
+    type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEventsResponse, Status>> + Send>>;
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
         Ok(Response::new(status(self.tokens.fetch_add(100, Ordering::Relaxed))))
@@ -111,6 +112,10 @@ impl Cluster for Service {
             }
         });
         Ok(Response::new(statuses.boxed()))
+    }
+
+    async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<Self::WatchEventsStream> {
+        Err(Status::unimplemented("not asked for here"))
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesResponse> {

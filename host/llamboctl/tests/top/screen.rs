@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    num::NonZero,
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -39,6 +40,11 @@ pub(crate) struct End {
     pub(crate) is_as_before: bool,
 }
 
+/// A terminal has some.
+fn lines(n: u16) -> NonZero<u16> {
+    NonZero::new(n).expect("a terminal has at least one")
+}
+
 impl Screen {
     /// Starts the program with these words.
     pub(crate) fn start(words: &[&str], rows: u16, cols: u16) -> Self {
@@ -51,7 +57,7 @@ impl Screen {
         drop(pair.slave);
         let mut from = pair.master.try_clone_reader().expect("it can be read");
         let keys = pair.master.take_writer().expect("it can be typed on");
-        let terminal = Mutex::new(Terminal { parser: vt100::Parser::new(rows, cols, 0), is_over: false });
+        let terminal = Mutex::new(Terminal { parser: vt100::Parser::new(lines(rows), lines(cols), 0), is_over: false });
         let seen = Arc::new(Seen { terminal, changed: Condvar::new() });
         let reading = thread::spawn({
             let seen = Arc::clone(&seen);
@@ -79,7 +85,7 @@ impl Screen {
     }
 
     pub(crate) fn resize(&mut self, rows: u16, cols: u16) {
-        self.seen.terminal.lock().expect("nobody panics with it").parser.screen_mut().set_size(rows, cols);
+        self.seen.terminal.lock().expect("nobody panics with it").parser.screen_mut().set_size(lines(rows), lines(cols));
         self.master.resize(PtySize { rows, cols, ..PtySize::default() }).expect("it can be resized");
     }
 

@@ -1,15 +1,29 @@
-//! Looks a GBNF grammar over before llama.cpp is given it, whose parser takes whatever is written: a repetition that
-//! underflows, a left recursion hidden behind an empty rule or 2^40 ways to begin would cost the host its memory or a thread.
+//! GBNF grammars: read, looked over, and walked beside a text, all in bounds that no grammar passes.
+//!
+//! llama.cpp's own way through a grammar is not used. It follows every way of reading a text by itself, and every way of going on from there
+//! for each token that could be next: `("-" | "-"){40}` keeps its thread busy for days. Here ways that go on alike are one ([`stacks`]).
+
+mod characters;
+mod program;
+mod read;
+mod stacks;
+mod vocabulary;
+mod walk;
 
 use std::collections::HashMap;
+
+use self::{characters::Characters, read::Reader};
+pub(crate) use self::{vocabulary::Vocabulary, walk::Walk};
 
 /// Parentheses within each other.
 const MAX_DEPTH: usize = 64;
 const MAX_RULES: usize = 1000;
 /// Characters and rules of the grammar once every repetition is written out.
 const MAX_ELEMENTS: u64 = 65_536;
-/// Ways in which one rule can begin: llama.cpp follows each of them.
+/// Ways in which one rule can begin: each is gone into.
 const MAX_BEGINNINGS: u64 = 1000;
+
+const REPEATS_NOTHING: &str = "it repeats something that can be empty";
 
 type Alternatives = Vec<Vec<Item>>;
 
@@ -21,15 +35,10 @@ struct Item {
 }
 
 enum What {
-    /// So many characters one after the other.
-    Text(u64),
+    /// Characters one after the other.
+    Text(Vec<Characters>),
     Rule(String),
     Group(Alternatives),
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
 }
 
 /// What is known of a rule, or is being found out.
@@ -46,25 +55,10 @@ struct Rules {
     can_be_empty: Vec<bool>,
 }
 
-/// # Errors
-/// A sentence that says what is wrong, and where.
-pub(crate) fn check(text: &str) -> Result<(), String> {
-    let rules = Rules::read(text)?;
-    let size = rules.bodies.iter().map(elements).fold(0, u64::saturating_add);
-    if size > MAX_ELEMENTS {
-        return Err(format!("with its repetitions written out it has {size} parts, and may have {MAX_ELEMENTS}"));
-    }
-    let mut known = vec![Beginnings::Unknown; rules.bodies.len()];
-    for rule in 0..rules.bodies.len() {
-        rules.beginnings_of(rule, &mut known)?;
-    }
-    Ok(())
-}
-
 fn elements(alternatives: &Alternatives) -> u64 {
     let one = |item: &Item| {
         let each = match &item.what {
-            What::Text(n) => *n,
+            What::Text(text) => text.len() as u64,
             What::Rule(_) => 1,
             What::Group(inner) => elements(inner),
         };
@@ -76,11 +70,29 @@ fn elements(alternatives: &Alternatives) -> u64 {
 // === impl Rules ===
 
 impl Rules {
+    /// # Errors
+    /// A sentence that says what is wrong, and where.
+    fn checked(text: &str) -> Result<Self, String> {
+        if text.contains('\0') {
+            return Err("it contains a NUL byte".into());
+        }
+        let rules = Self::read(text)?;
+        let size = rules.bodies.iter().map(elements).fold(0, u64::saturating_add);
+        if size > MAX_ELEMENTS {
+            return Err(format!("with its repetitions written out it has {size} parts, and may have {MAX_ELEMENTS}"));
+        }
+        let mut known = vec![Beginnings::Unknown; rules.bodies.len()];
+        for rule in 0..rules.bodies.len() {
+            rules.beginnings_of(rule, &mut known)?;
+        }
+        Ok(rules)
+    }
+
     fn read(text: &str) -> Result<Self, String> {
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = Reader::new(text);
         let (mut names, mut bodies) = (HashMap::new(), Vec::new());
         reader.space(true);
-        while reader.at < text.len() {
+        while !reader.is_at_end() {
             let name = reader.name()?;
             reader.space(false);
             reader.expect("::=")?;
@@ -103,6 +115,7 @@ impl Rules {
         let mut rules = Self { can_be_empty: vec![false; bodies.len()], names, bodies };
         rules.bodies.iter().try_for_each(|body| rules.all_known(body))?;
         rules.find_empty();
+        rules.bodies.iter().try_for_each(|body| rules.all_repeated(body))?;
         Ok(rules)
     }
 
@@ -110,6 +123,15 @@ impl Rules {
         alternatives.iter().flatten().try_for_each(|item| match &item.what {
             What::Rule(name) if !self.names.contains_key(name) => Err(format!("there is no rule `{name}`")),
             What::Group(inner) => self.all_known(inner),
+            _ => Ok(()),
+        })
+    }
+
+    /// Nothing is repeated without end that need not take a character.
+    fn all_repeated(&self, alternatives: &Alternatives) -> Result<(), String> {
+        alternatives.iter().flatten().try_for_each(|item| match &item.what {
+            _ if item.max.is_none() && self.is_content_empty(item) => Err(REPEATS_NOTHING.into()),
+            What::Group(inner) => self.all_repeated(inner),
             _ => Ok(()),
         })
     }
@@ -131,7 +153,7 @@ impl Rules {
 
     fn is_content_empty(&self, item: &Item) -> bool {
         match &item.what {
-            What::Text(n) => *n == 0,
+            What::Text(text) => text.is_empty(),
             What::Rule(name) => self.can_be_empty[self.names[name]],
             What::Group(inner) => self.is_empty(inner),
         }
@@ -164,7 +186,7 @@ impl Rules {
                 };
                 all = all.saturating_add(n);
                 if item.max != Some(1) && self.is_content_empty(item) {
-                    return Err("it repeats something that can be empty".into());
+                    return Err(REPEATS_NOTHING.into());
                 }
                 if item.min > 0 && !self.is_content_empty(item) {
                     is_over = false;
@@ -177,183 +199,9 @@ impl Rules {
     }
 }
 
-// === impl Reader ===
-
-impl Reader<'_> {
-    fn rest(&self) -> &str {
-        &self.text[self.at..]
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn next(&mut self) -> Option<char> {
-        let next = self.peek()?;
-        self.at += next.len_utf8();
-        Some(next)
-    }
-
-    fn wrong<T>(&self, what: &str) -> Result<T, String> {
-        let before = &self.text[..self.at];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Err(format!("{what} at {line}:{column}"))
-    }
-
-    fn expect(&mut self, wanted: &str) -> Result<(), String> {
-        if !self.rest().starts_with(wanted) {
-            return self.wrong(&format!("`{wanted}` is missing"));
-        }
-        self.at += wanted.len();
-        Ok(())
-    }
-
-    /// White space and comments, and with `lines` also what ends a line.
-    fn space(&mut self, lines: bool) {
-        while let Some(c) = self.peek() {
-            match c {
-                ' ' | '\t' => self.at += 1,
-                '\r' | '\n' if lines => self.at += 1,
-                '#' => self.at += self.rest().find(['\r', '\n']).unwrap_or(self.rest().len()),
-                _ => return,
-            }
-        }
-    }
-
-    fn end_of_rule(&mut self) -> Result<(), String> {
-        self.space(false);
-        if !matches!(self.peek(), None | Some('\r' | '\n')) {
-            return self.wrong("the rule does not end");
-        }
-        self.space(true);
-        Ok(())
-    }
-
-    fn name(&mut self) -> Result<String, String> {
-        let rest = self.rest();
-        let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).unwrap_or(rest.len());
-        if len == 0 {
-            return self.wrong("the name of a rule is missing");
-        }
-        let name = rest[..len].to_owned();
-        self.at += len;
-        Ok(name)
-    }
-
-    fn alternatives(&mut self, depth: usize) -> Result<Alternatives, String> {
-        if depth > MAX_DEPTH {
-            return self.wrong(&format!("there are more than {MAX_DEPTH} parentheses within each other"));
-        }
-        let mut all = vec![self.sequence(depth)?];
-        while self.peek() == Some('|') {
-            self.at += 1;
-            self.space(true);
-            all.push(self.sequence(depth)?);
-        }
-        Ok(all)
-    }
-
-    fn sequence(&mut self, depth: usize) -> Result<Vec<Item>, String> {
-        let mut items: Vec<Item> = Vec::new();
-        while let Some(c) = self.peek() {
-            let what = match c {
-                '"' => self.literal()?,
-                '[' => self.class()?,
-                '.' => {
-                    self.at += 1;
-                    What::Text(1)
-                }
-                '(' => {
-                    self.at += 1;
-                    self.space(true);
-                    let inner = self.alternatives(depth + 1)?;
-                    self.expect(")")?;
-                    What::Group(inner)
-                }
-                c if c.is_ascii_alphanumeric() || c == '-' => What::Rule(self.name()?),
-                '*' | '+' | '?' | '{' => {
-                    let (min, max) = self.repetition()?;
-                    match items.last_mut() {
-                        Some(item) if (item.min, item.max) == (1, Some(1)) => (item.min, item.max) = (min, max),
-                        _ => return self.wrong("nothing that could be repeated stands before this"),
-                    }
-                    self.space(depth > 0);
-                    continue;
-                }
-                _ => break,
-            };
-            items.push(Item { what, min: 1, max: Some(1) });
-            self.space(depth > 0);
-        }
-        Ok(items)
-    }
-
-    fn literal(&mut self) -> Result<What, String> {
-        self.at += 1;
-        let mut n = 0;
-        loop {
-            match self.next() {
-                Some('"') => return Ok(What::Text(n)),
-                Some('\\') => drop(self.next()),
-                Some(_) => {}
-                None => return self.wrong("a text is not closed"),
-            }
-            n += 1;
-        }
-    }
-
-    fn class(&mut self) -> Result<What, String> {
-        self.at += 1;
-        let mut n = 0;
-        loop {
-            match self.next() {
-                Some(']') => return Ok(What::Text(n.min(1))),
-                Some('\\') => drop(self.next()),
-                Some(_) => {}
-                None => return self.wrong("a set of characters is not closed"),
-            }
-            n += 1;
-        }
-    }
-
-    fn repetition(&mut self) -> Result<(u64, Option<u64>), String> {
-        match self.next() {
-            Some('*') => return Ok((0, None)),
-            Some('+') => return Ok((1, None)),
-            Some('?') => return Ok((0, Some(1))),
-            _ => {}
-        }
-        self.space(false);
-        let min = self.number()?;
-        self.space(false);
-        let max = if self.peek() == Some(',') {
-            self.at += 1;
-            self.space(false);
-            if self.peek() == Some('}') { None } else { Some(self.number()?) }
-        } else {
-            Some(min)
-        };
-        self.space(false);
-        self.expect("}")?;
-        if max.is_some_and(|max| max < min) {
-            return self.wrong("a repetition has a larger first number than its second");
-        }
-        Ok((min, max))
-    }
-
-    fn number(&mut self) -> Result<u64, String> {
-        let rest = self.rest();
-        let len = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let Ok(number) = rest[..len].parse() else { return self.wrong("a number is missing or too large") };
-        self.at += len;
-        Ok(number)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::Rules;
 
     #[test]
     fn grammars_that_people_write_pass() {
@@ -375,7 +223,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
             r#"root ::= . "é"? list-1 | list-1
 list-1 ::= "x"{2} "y"{1,} "z"{0,3}"#,
         ] {
-            assert_eq!(check(grammar), Ok(()), "{grammar}");
+            assert_eq!(Rules::checked(grammar).err(), None, "{grammar}");
         }
     }
 
@@ -392,6 +240,7 @@ list-1 ::= "x"{2} "y"{1,} "z"{0,3}"#,
             ("root ::= b root \"x\" | \"y\"\nb ::= c\nc ::= | \"z\"", "begins with itself"),
             ("root ::= root \"a\" | \"b\"", "begins with itself"),
             ("root ::= (\"a\"*)*", "can be empty"),
+            ("root ::= \"x\" (\"y\" (\"a\"? | b)+)\nb ::= \"b\"*", "can be empty"),
             (&ways, "ways"),
             (&deep, "parentheses"),
             (&large, "parts"),
@@ -402,10 +251,13 @@ list-1 ::= "x"{2} "y"{1,} "z"{0,3}"#,
             ("root ::= \"a", "not closed"),
             ("root ::= (", "`)` is missing at 1:11"),
             ("root ::= *", "before this"),
+            (r#"root ::= "\d""#, "no such escape"),
+            (r"root ::= [\x4]", "2 hexadecimal digits"),
+            ("root ::= \"\0\"", "NUL"),
             ("root = \"a\"", "`::=` is missing"),
         ];
         for (grammar, says) in cases {
-            let error = check(grammar).unwrap_err();
+            let error = Rules::checked(grammar).err().unwrap();
             assert!(error.contains(says), "{error}: {}", &grammar[..grammar.len().min(60)]);
         }
     }
