@@ -156,7 +156,7 @@ impl Inference for Service {
         let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
         let usage =
             v1::Usage { input_tokens: u32::try_from(bytes / 4 + 1).unwrap_or(u32::MAX), output_tokens: 5, cached_tokens: 0 };
-        let finished = v1::Finished { finish_reason: "stop".into(), usage: Some(usage), ttft_ms: 1.0, total_ms: 2.0 };
+        let finished = v1::Finished { finish_reason: "stop".into(), usage: Some(usage), ttft_ms: 1.0, total_ms: 2.0, tier: None };
         let last = Ok(v1::GenerateResponse { event: Some(Event::Finished(finished)) });
         let pieces = [piece("It is *"), piece("*blue"), piece("**, "), piece(&format!("after {n} messages.")), last];
         Ok(Response::new(started.chain(stream::iter(pieces)).boxed()))
@@ -177,6 +177,16 @@ impl Inference for Service {
 
 #[tonic::async_trait]
 impl Cluster for Service {
+    type WatchEventsStream = futures::stream::BoxStream<'static, Result<v1::WatchEventsResponse, Status>>;
+
+    async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn list_hosts(&self, _: Request<v1::ListHostsRequest>) -> Result<Response<v1::ListHostsResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
     type WatchStatusStream = Answers<v1::StatusResponse>;
 
     async fn spawn(&self, request: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
