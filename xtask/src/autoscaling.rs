@@ -8,8 +8,8 @@ use crate::{environment, step};
 
 pub(crate) const SYNOPSIS: &str = "autoscaling [--svg FILE]";
 const FLAGS: Flags = Flags { values: &["--svg"], switches: &[], rest: Rest::Refused };
-const CAPTION: &str = "simulated for half an hour each: requests of half a second, one at a time on each node; \
-     the scaler's defaults, and what `examples/autoscaling.rs` of llambo-strategy says";
+const CAPTION: &str =
+    "simulated: requests of half a second, one at a time on each node; the default rules; more than 100 waiting are drawn as 100";
 
 /// One second of one load.
 struct Second {
@@ -58,7 +58,7 @@ fn panel(name: &str, seconds: &[Second]) -> Panel {
         curve("nodes", GREEN, |second| second.nodes),
         curve("waiting", RED, |second| second.waiting.min(100.0)),
     ];
-    Panel { title: name.to_owned(), curves, axis: Axis::Seconds }
+    Panel { title: name.to_owned(), curves, axis: Axis::Minutes }
 }
 
 /// Loads by name, in order.

@@ -6,7 +6,7 @@ const PANEL_WIDTH: f64 = 300.0;
 const PANEL_HEIGHT: f64 = 190.0;
 const PANELS_IN_A_ROW: usize = 3;
 /// Around the plot of a panel: left, right, above, below.
-const ROOM: [f64; 4] = [52.0, 16.0, 40.0, 26.0];
+const ROOM: [f64; 4] = [52.0, 20.0, 40.0, 26.0];
 
 pub(crate) const BLUE: &str = "#2f6f9f";
 pub(crate) const GREEN: &str = "#2a7f62";
@@ -32,8 +32,8 @@ pub(crate) struct Panel {
 pub(crate) enum Axis {
     /// Few measured points, each marked, over numbers of any size. A single one stands in the middle.
     Logarithmic,
-    /// Many points over time, from 0 on.
-    Seconds,
+    /// Many points over seconds, from 0 on, named in minutes.
+    Minutes,
 }
 
 /// All panels, with a line below them.
@@ -64,7 +64,7 @@ impl Panel {
             let part = match self.axis {
                 Axis::Logarithmic if most > least => (n / least).ln() / (most / least).ln(),
                 Axis::Logarithmic => 0.5,
-                Axis::Seconds => n / most.max(1.0),
+                Axis::Minutes => n / most.max(1.0),
             };
             left + room_left + part * width
         };
@@ -85,7 +85,7 @@ impl Panel {
         }
         let mut numbers: Vec<f64> = match self.axis {
             Axis::Logarithmic => all().map(|(n, _)| n).collect(),
-            Axis::Seconds => [0.0, 1.0, 2.0, 3.0].map(|part| (most / 3.0).round() * part).to_vec(),
+            Axis::Minutes => [0.0, 1.0, 2.0, 3.0].map(|part| (most / 180.0).round() * 60.0 * part).to_vec(),
         };
         numbers.sort_by(f64::total_cmp);
         numbers.dedup();
@@ -95,7 +95,7 @@ impl Panel {
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 x(n),
                 top + PANEL_HEIGHT - 10.0,
-                if self.axis == Axis::Seconds { format!("{n} s") } else { figure(n) }
+                if self.axis == Axis::Minutes { format!("{} min", n / 60.0) } else { figure(n) }
             );
         }
         let mut beside = left + 8.0;
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn time_begins_at_the_left_and_is_not_marked() {
         let curve = Curve { name: "nodes", colour: GREEN, points: vec![(0.0, 1.0), (900.0, 2.0), (1800.0, 1.0)] };
-        let svg = to_svg(&[Panel { title: "t".into(), curves: vec![curve], axis: Axis::Seconds }], "c");
+        let svg = to_svg(&[Panel { title: "t".into(), curves: vec![curve], axis: Axis::Minutes }], "c");
         assert!(svg.contains(">1200 s<") && !svg.contains("<circle") && !svg.contains("NaN"), "{svg}");
     }
 }

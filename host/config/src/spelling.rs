@@ -8,8 +8,10 @@ pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
     if written.len() > MAX_CHARS {
         return None;
     }
-    candidates
-        .into_iter()
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let slip = candidates
+        .iter()
+        .copied()
         .filter_map(|candidate| {
             let chars: Vec<char> = candidate.chars().take(MAX_CHARS).flat_map(char::to_lowercase).collect();
             let distance = distance(&written, &chars);
@@ -17,7 +19,11 @@ pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
             (distance <= (chars.len() / 3).clamp(1, 3)).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    // or the first word of one name alone: `target` for `target-load`
+    let beginning: String = written.iter().chain(&['-']).collect();
+    let mut longer = candidates.into_iter().filter(|candidate| candidate.starts_with(&beginning));
+    slip.or_else(|| longer.next().filter(|_| longer.next().is_none()))
 }
 
 /// Edit distance with insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
@@ -80,6 +86,8 @@ mod tests {
         assert_eq!(nearest("KV-Type", keys), Some("kv-type"));
         assert_eq!(nearest("stak", keys), Some("stack"));
         assert_eq!(nearest("temperature", keys), None);
+        assert_eq!(nearest("gpu", keys), Some("gpu-layers"));
+        assert_eq!(nearest("gpu", ["gpu-layers", "gpu-devices"]), None);
         assert_eq!(nearest(&"stack".repeat(100), keys), None);
     }
 

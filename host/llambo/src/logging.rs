@@ -15,14 +15,16 @@ const SECONDS_BUCKETS: [f64; 18] =
 const SEQUENCES_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Labels of metrics. `llambo metrics` prints them below the metrics.
-const LABELS: [(&str, &str); 11] = [
+const LABELS: [(&str, &str); 15] = [
+    ("by", "who decided: `load`, or a `policy`"),
     ("cause", "why a policy's answer was not used: what it did, or that it could not be asked"),
     ("change", "`load`, `unload`, `roll-back`"),
     (
         "code",
         "the status code of gRPC, `OK`, `RESOURCE_EXHAUSTED`, or of HTTP: `200`, `429`; `CANCELLED` where the client went away",
     ),
-    ("kind", "the kind of policy: `balancer`, `admission`, ..."),
+    ("direction", "`up`, `down`"),
+    ("kind", "the kind of policy, `balancer`, `admission`, ..., or of event: `scale.up`, ..."),
     (
         "method",
         "the method of gRPC, `package.Service/Method`, or the route of HTTP, `/v1/models`; `other` for those that do not exist",
@@ -31,8 +33,10 @@ const LABELS: [(&str, &str); 11] = [
     ("outcome", "how it ended; a metric's own description names the values"),
     ("protocol", "the port: `grpc` or `http`"),
     ("reason", "a reason of `llambo.proto`, or why an answer was at its end: `stop`, `length`, `failed`, `cancelled`"),
+    ("served", "the tier that served them in the end"),
     ("state", "the state of a node: `ready`, `busy`, `hibernated`, ..."),
     ("type", "the node type, as the configuration or a published module names it"),
+    ("wanted", "the tier that they should have had"),
 ];
 
 /// Traces that are to be sent, and where.

@@ -272,7 +272,12 @@ fn printable(text: &str) -> String {
 
 /// As a string of YAML, which takes those of JSON.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    // YAML takes fewer characters as they are than JSON does: no DEL, no control characters beyond it, no byte order mark
+    let escaped = |c: char| match c {
+        '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => format!("\\u{:04x}", u32::from(c)),
+        c => c.into(),
+    };
+    serde_json::Value::from(text).to_string().chars().map(escaped).collect()
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod dispatcher;
 mod entry;
 mod error;
 mod events;
+mod factory;
 mod facts;
 mod fan;
 mod faults;
@@ -65,10 +66,11 @@ use std::{collections::HashMap, time::Duration};
 
 use llambo_inference::TenantName;
 
-pub use cluster::{Cluster, DrainTarget, Found, NodeFactory, ScaleReport, SpawnOutcome, SpawnReport, TypeInfo};
+pub use cluster::{Cluster, DrainTarget, ScaleReport, SpawnReport};
 pub use dispatcher::Dispatcher;
 pub use error::{ClusterError, DispatchError, SpawnError, StillBusy};
 pub use events::{Event, EventFilter, EventWatch, Told};
+pub use factory::{Found, NodeFactory, SpawnOutcome, TypeInfo};
 pub use fan::MAX_ANSWERS;
 pub use faults::{ActiveFault, Fault, FaultError, FaultKind};
 pub use field::{Cell, CellKind, FieldWatch, Look, Placed};

@@ -18,8 +18,8 @@ use llambo_strategy::{Candidates, NodeKind, Slot};
 
 use crate::{
     breaker::Breaker,
-    cluster::TypeInfo,
     entry::{Entry, is_live},
+    factory::TypeInfo,
     feed::Feed,
     index::Index,
     scopes::Owner,

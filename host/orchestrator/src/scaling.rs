@@ -7,8 +7,9 @@ use llambo_strategy::{Held, ScaleChange, ScaleDecision, ScaleLoad, ScaleMemory, 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
-    cluster::{Cause, Cluster, TypeInfo},
+    cluster::{Cause, Cluster},
     error::ClusterError,
+    factory::TypeInfo,
 };
 
 /// How often load is looked at, where no policy asks for more.
@@ -118,8 +119,9 @@ impl Autoscaler {
             return;
         }
         metrics::gauge!("llambo_orchestrator_ideal_nodes", "type" => info.name.to_string()).set(decision.ideal);
-        self.note_held(&info.name, &decision);
-        if decision.nodes != load.nodes {
+        if decision.nodes == load.nodes {
+            self.note_held(&info.name, &decision);
+        } else {
             self.change(info, decision.nodes, (By::Load, &decision.why.to_string()), &load).await;
         }
     }

@@ -96,7 +96,7 @@ pub fn describe_metrics() {
     describe_counter!("llambo_orchestrator_rejected_total", "Requests that never reached a node, by reason");
     describe_counter!(
         "llambo_orchestrator_scaled_total",
-        "Times the number of nodes was changed by load, by type, direction (up, down) and who decided (load, policy)"
+        "Times the number of nodes was changed because of load, by type, direction and by"
     );
     describe_counter!(
         "llambo_orchestrator_scale_held_total",
@@ -104,10 +104,7 @@ pub fn describe_metrics() {
     );
     describe_gauge!("llambo_orchestrator_ideal_nodes", "Nodes that a type's load asks for, whatever holds it back, by type");
     describe_counter!("llambo_orchestrator_events_total", "Events told of the cluster, by kind");
-    describe_counter!(
-        "llambo_orchestrator_tier_requests_total",
-        "Requests that should have a tier (`wanted`), by the tier that served them (`served`)"
-    );
+    describe_counter!("llambo_orchestrator_tier_requests_total", "Requests that should have had a tier, by wanted and served");
     describe_counter!("llambo_orchestrator_redispatched_total", "Times a request went to another node before its first token");
     describe_counter!("llambo_orchestrator_replaced_choices_total", "Choices of the strategy that were no candidates");
     describe_gauge!("llambo_orchestrator_waiting_requests", "Requests that wait for a node");

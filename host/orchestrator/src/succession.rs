@@ -3,8 +3,9 @@
 use llambo_inference::TypeName;
 
 use crate::{
-    cluster::{Cluster, SpawnOutcome, SpawnReport, TypeInfo, keys},
+    cluster::{Cluster, SpawnReport, keys},
     error::{ClusterError, SpawnError},
+    factory::{SpawnOutcome, TypeInfo},
 };
 
 impl Cluster {

@@ -109,7 +109,7 @@ impl Shelf {
         model
     }
 
-    /// Loads a model that was not there before, and gives its stand-in.
+    /// Loads a model that was not there before, and gives its stand-in. It comes onto the shelf also when nobody waits for this any more.
     ///
     /// # Errors
     /// [`ShelfError::NoRoom`] at once, when nothing can go now; [`ShelfError::Unloadable`].
@@ -117,8 +117,12 @@ impl Shelf {
         let began = Instant::now();
         let turn = Arc::clone(&self.inner.turn).lock_owned().await;
         let gone = self.inner.make_room(name, bytes, false).await?;
-        let engine = self.inner.load(name.clone(), turn, |_| ()).await?;
-        Ok((self.insert(engine, bytes), Woken { was_awake: false, gone, took: began.elapsed() }))
+        // on the shelf before the next one has its turn, so that its bytes are counted
+        let shelf = self.clone();
+        let settle = move |engine: Option<Arc<dyn InferenceEngine>>| engine.map(|engine| shelf.insert(engine, bytes));
+        let model = self.inner.load(name.clone(), turn, settle).await?;
+        let vanished = || ShelfError::Unloadable { model: name.clone(), why: "whoever loaded it went away".into() };
+        Ok((model.ok_or_else(vanished)?, Woken { was_awake: false, gone, took: began.elapsed() }))
     }
 
     /// Brings a model back into memory.
@@ -234,7 +238,7 @@ impl Inner {
             return Err(ShelfError::Unknown { model: name, known: Vec::new() });
         }
         let settled = Arc::clone(model);
-        let loaded = self.load(name, turn, move |engine| settled.settle(engine.cloned())).await;
+        let loaded = self.load(name, turn, move |engine| settled.settle(engine)).await;
         // where not even a thread could be made, nobody else says so
         loaded.inspect_err(|_| {
             model.step(Stage::Waking, Stage::Asleep);
@@ -243,28 +247,33 @@ impl Inner {
         Ok(Woken { was_awake: false, gone, took: began.elapsed() })
     }
 
-    /// On a thread of its own, to its end also when nobody waits for it any more; it keeps its turn as long.
-    async fn load(
+    /// On a thread of its own, to its end also when nobody waits for it any more; it keeps its turn as long. What was loaded goes to `settle`
+    /// and nowhere else: a second hand on it would keep the memory of a model that the shelf takes for gone.
+    async fn load<T: Send + 'static>(
         self: &Arc<Self>,
         name: ModelName,
         turn: OwnedMutexGuard<()>,
-        settle: impl FnOnce(Option<&Arc<dyn InferenceEngine>>) + Send + 'static,
-    ) -> Result<Arc<dyn InferenceEngine>, ShelfError> {
+        settle: impl FnOnce(Option<Arc<dyn InferenceEngine>>) -> T + Send + 'static,
+    ) -> Result<T, ShelfError> {
         let (done, loaded) = oneshot::channel();
         let (loader, model) = (Arc::clone(&self.loader), name.clone());
         let spawned = thread::Builder::new().name("model loader".into()).spawn(move || {
             let began = Instant::now();
             let engine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loader.load(&model)));
             let engine = engine.unwrap_or_else(|_| Err("loading it failed by a fault of the host; see its log".into()));
-            settle(engine.as_ref().ok());
             let outcome = if engine.is_ok() { "done" } else { "failed" };
             metrics::counter!("llambo_model_loads_total", "model" => model.to_string(), "outcome" => outcome).increment(1);
             match &engine {
                 Ok(_) => tracing::info!(%model, load_ms = began.elapsed().as_millis(), "model in memory"),
                 Err(error) => tracing::error!(%model, error, "a model cannot be loaded"),
             }
+            let (engine, failed) = match engine {
+                Ok(engine) => (Some(engine), None),
+                Err(error) => (None, Some(error)),
+            };
+            let settled = settle(engine);
             drop(turn);
-            let _ = done.send(engine);
+            let _ = done.send(failed.map_or(Ok(settled), Err));
         });
         let unloadable = |why: String| ShelfError::Unloadable { model: name.clone(), why };
         spawned.map_err(|e| unloadable(format!("no thread for it: {e}")))?;

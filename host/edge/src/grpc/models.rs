@@ -44,7 +44,11 @@ impl Models for Service {
             sequences: given(sequences),
             pin,
         };
-        let LoadedModel { was_loaded, took, unloaded } = self.host.desk.load(wanted).await.map_err(|e| refused(&e))?;
+        // to its end also when the client leaves: half of it would be a model without nodes
+        let desk = Arc::clone(&self.host.desk);
+        let loading = tokio::spawn(async move { desk.load(wanted).await });
+        let loaded = loading.await.map_err(|_| Status::internal("loading it failed by a fault of the host; see its log"))?;
+        let LoadedModel { was_loaded, took, unloaded } = loaded.map_err(|e| refused(&e))?;
         Ok(Response::new(v1::LoadModelResponse {
             model: self.host.models.get(&name).ok().map(|engine| told(&self.host, convert::model(engine.info(), engine.load()))),
             was_loaded,

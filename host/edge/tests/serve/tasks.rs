@@ -212,9 +212,10 @@ async fn a_task_whose_time_is_over_expires() {
 #[tokio::test]
 async fn a_task_that_cannot_be_served_fails_with_the_reason() {
     let host = Running::start().await;
-    host.submit(&json!({"prompt": "x", "type": "huge", "id": "t"})).await;
+    let accepted = host.submit(&json!({"prompt": "word ".repeat(4_000), "id": "t"})).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
     let task = host.ended("t").await;
-    assert_eq!((&task["state"], &task["error"]["reason"]), (&json!("failed"), &json!("UNKNOWN_TYPE")));
+    assert_eq!((&task["state"], &task["error"]["reason"]), (&json!("failed"), &json!("PROMPT_TOO_LONG")));
     host.stop().await;
 }
 
@@ -228,6 +229,7 @@ async fn what_is_wrong_with_a_request_is_told() {
         (json!({"prompt": "x", "temprature": 1}), 400, "unknown field `temprature`"),
         (json!({"prompt": "x", "temperature": 11}), 400, "`temperature` is 11"),
         (json!({"prompt": "x", "model": "gpt-9"}), 404, "`gpt-9`"),
+        (json!({"prompt": "x", "type": "huge"}), 404, "`huge`"),
         (json!({"prompt": "x", "id": "a/b"}), 400, "`id` must have"),
         (json!({"prompt": "x", "timeout_ms": 0}), 400, "`timeout_ms` is 0"),
         (json!({"prompt": "x", "json_schema": {}, "grammar": "x"}), 400, "both set"),

@@ -122,27 +122,39 @@ fn draw_table(frame: &mut Frame<'_>, board: &mut Board, area: Rect) {
             _ => (*name).to_owned(),
         })
         .collect();
-    let widths = (0..columns.len()).map(|i| {
+    let width_of = |i: usize| {
         let widest = shown.iter().map(|row| row[i].text().chars().count()).max().unwrap_or(0);
-        let width = widest.max(headings[i].chars().count());
-        Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX))
-    });
+        widest.max(headings[i].chars().count())
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width_of).collect();
+    let (spacing, n_columns) = fitting(&widths, usize::from(area.width));
+    let widths = widths[..n_columns].iter().map(|width| Constraint::Length(u16::try_from(*width).unwrap_or(u16::MAX)));
     let state = columns.iter().position(|name| *name == "STATE");
     let body = shown.iter().map(|row| {
-        let cells = row.iter().enumerate().map(|(i, cell)| {
+        let cells = row.iter().take(n_columns).enumerate().map(|(i, cell)| {
             let text = clean(cell.text());
             if Some(i) == state { Span::styled(text, of_state(cell.text())) } else { Span::raw(text) }
         });
         Row::new(cells)
     });
-    let heading = Row::new(headings.clone()).style(Style::new().add_modifier(Modifier::BOLD));
-    frame.render_widget(Table::new(body, widths.collect::<Vec<_>>()).header(heading).column_spacing(2), area);
+    let heading = Row::new(headings[..n_columns].to_vec()).style(Style::new().add_modifier(Modifier::BOLD));
+    frame.render_widget(Table::new(body, widths.collect::<Vec<_>>()).header(heading).column_spacing(spacing), area);
     let (n_nodes, n_known) = board.n_nodes();
     if board.page() != Page::Models && n_nodes > MAX_NODES && area.height > 2 {
         let note = format!("of {n_nodes} nodes, the first {n_known} by id are looked at");
         let last = Rect { y: area.bottom() - 1, height: 1, ..area };
         frame.render_widget(Paragraph::new(format!("{note:<width$}", width = usize::from(area.width))), last);
     }
+}
+
+/// The space between columns, and how many of them are shown whole: half a number is worse than none.
+fn fitting(widths: &[usize], width: usize) -> (u16, usize) {
+    let needed = |n: usize, spacing: usize| widths[..n].iter().sum::<usize>() + spacing * n.saturating_sub(1);
+    if needed(widths.len(), 2) <= width {
+        return (2, widths.len());
+    }
+    let n_fit = (1..=widths.len()).rev().find(|n| needed(*n, 1) <= width);
+    (1, n_fit.unwrap_or(1).min(widths.len()))
 }
 
 fn of_state(state: &str) -> Style {

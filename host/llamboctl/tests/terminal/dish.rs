@@ -70,7 +70,7 @@ fn the_shell_completes_what_the_host_has() {
     terminal.types("drain wi\t\r");
     terminal.shows("wide-0002");
     terminal.shows("error");
-    terminal.types("spa\t--ty\tti\t--co\t3\r");
+    terminal.types("spa\t--ty\tti\t--cou\t3\r");
     terminal.shows("spawned 3 of type tiny");
     terminal.enters("help watch");
     terminal.shows("repeat a command until Ctrl-C");
@@ -97,7 +97,7 @@ fn ctrl_c_stops_a_command_and_a_watch_and_not_the_shell() {
     terminal.types(CTRL_C);
     terminal.shows("dish> ");
     terminal.enters("status --watch");
-    terminal.shows("2 ready");
+    terminal.shows("2 \u{1b}[32mready");
     terminal.types(CTRL_C);
     terminal.shows("interrupted");
     terminal.types(&format!("not meant{CTRL_C}"));

@@ -87,7 +87,7 @@ fn ctrl_c_stops_the_answer_on_the_host_and_not_the_program() {
     let mut terminal = place.terminal(&["limbot"]);
     terminal.shows("first at http");
     terminal.enters("a slow one");
-    terminal.shows("one two ");
+    terminal.shows("one two");
     terminal.types(CTRL_C);
     terminal.shows("stopped");
     place.host.wait_for_cancelled(1);
@@ -170,7 +170,7 @@ fn a_host_that_goes_away_takes_nothing_with_it() {
     terminal.shows("after 3 messages.");
     // in the middle of an answer
     terminal.enters("a slow one");
-    terminal.shows("one two ");
+    terminal.shows("one two");
     place.host.go();
     terminal.shows("the conversation is kept");
     place.host.come();

@@ -122,7 +122,7 @@ async fn what_holds_a_type_back_is_told_once() {
     stage.assert_at_rest();
 }
 
-/// Wants so many more nodes each time.
+/// Wants so many more `small` nodes each time.
 struct Wants(i32);
 
 impl Policy<Scaling> for Wants {
@@ -130,8 +130,9 @@ impl Policy<Scaling> for Wants {
         true
     }
 
-    fn decide(&self, _: &Arc<ScaleType>) -> Decision<ScaleChange> {
-        Decision { answer: Some(ScaleChange { by: self.0, reason: "it likes them".into() }), ..Decision::built_in() }
+    fn decide(&self, ask: &Arc<ScaleType>) -> Decision<ScaleChange> {
+        let change = ScaleChange { by: self.0, reason: "it likes them".into() };
+        Decision { answer: (ask.node_type == "small".into()).then_some(change), ..Decision::built_in() }
     }
 }
 

@@ -42,7 +42,9 @@ impl Scaled {
 
     /// Nodes after so many seconds of the same demand, looked at once a second.
     fn after(&mut self, seconds: u32, demand: u32) -> u32 {
-        (0..seconds).for_each(|_| drop(self.look(1000, demand)));
+        for _ in 0..seconds {
+            self.look(1000, demand);
+        }
         self.nodes
     }
 }
@@ -57,7 +59,7 @@ fn a_busy_type_grows_to_its_target_and_shrinks_only_after_the_cool_down() {
     assert_eq!(scaled.after(30, 7), 10, "7 requests at a load of 0.7");
     assert_eq!(scaled.after(30, 2), 10, "it was busy within the last minute");
     assert_eq!(scaled.after(120, 2), 3, "in two steps: the mean falls for as long as its window");
-    assert_eq!(scaled.after(120, 0), 1, "never below the fewest");
+    assert_eq!(scaled.after(140, 0), 1, "never below the fewest");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use futures::{
     Stream, StreamExt, TryFutureExt, TryStreamExt,
     stream::{self, BoxStream, select_all},
 };
-use llambo_inference::{AnswerEvent, Finished, NodeId, Usage};
+use llambo_inference::{AnswerEvent, Finished, Usage};
 use llambo_orchestrator::DispatchError;
 use llambo_proto::convert::Asked;
 
@@ -22,8 +22,8 @@ use crate::{
 /// What is told of one answer. `Started` comes first, `End` last.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// By this node, which need not be the one that ends it.
-    Started(NodeId),
+    /// A node has it, which need not be the one that ends it.
+    Started,
     Text {
         text: String,
         logprobs: Vec<TokenLogprob>,
@@ -96,9 +96,8 @@ pub(super) fn ask(received: &Received, deadline: Option<Deadline>, choices: Vec<
             // the model is there: it has begun to answer
             let logs =
                 logs.zip(door.engine(Some(&answering.model)).ok()).map(|(journal, (_, engine))| Logs::new(journal, engine));
-            let node = answering.node.clone();
             let begin = echo.map(|text| Told::Text { text, logprobs: Vec::new() });
-            Ok(stream::iter([Told::Started(node)].into_iter().chain(begin).map(Ok)).chain(events(answering, watch, logs)))
+            Ok(stream::iter([Told::Started].into_iter().chain(begin).map(Ok)).chain(events(answering, watch, logs)))
         };
         told.try_flatten_stream().map_ok(move |told| (index, told)).boxed()
     });
@@ -110,17 +109,13 @@ fn events(answering: Answering, watch: Watch, logs: Option<Logs>) -> impl Stream
     answering.map_ok(move |event| stream::iter(running.take(event).into_iter().map(Ok))).try_flatten()
 }
 
-/// The node that said what came first of all answers, once that is there, and that with all that follows.
+/// All answers, once the first of them has begun.
 ///
 /// # Errors
 /// The request was not served, or nothing came before its client stopped to wait.
-pub(super) async fn begun(mut choices: Choices, must_begin: Option<Deadline>) -> Result<(Option<NodeId>, Choices), ApiError> {
+pub(super) async fn begun(mut choices: Choices, must_begin: Option<Deadline>) -> Result<Choices, ApiError> {
     let first = within(must_begin, choices.next()).await?.transpose()?;
-    let node = match &first {
-        Some((_, Told::Started(node))) => Some(node.clone()),
-        _ => None,
-    };
-    Ok((node, stream::iter(first.map(Ok)).chain(choices).boxed()))
+    Ok(stream::iter(first.map(Ok)).chain(choices).boxed())
 }
 
 impl Running {

@@ -2,11 +2,11 @@
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderName, HeaderValue, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use futures::{Stream, StreamExt, stream};
-use llambo_inference::{InferenceError, NodeId};
+use llambo_inference::InferenceError;
 use llambo_orchestrator::DispatchError;
 use serde::Serialize;
 
@@ -42,11 +42,8 @@ enum Stage {
     Over,
 }
 
-/// The node that began a streamed answer.
-const NODE: HeaderName = HeaderName::from_static("llambo-node");
-
 /// Streams an answer at its client's pace. A client that goes, or takes nothing for too long, ends it.
-pub(super) fn respond(received: &Received, (node, choices): (Option<NodeId>, Choices), form: impl Form) -> Response {
+pub(super) fn respond(received: &Received, choices: Choices, form: impl Form) -> Response {
     let outcome = received.outcome.clone();
     let stalled = move |waited| {
         let error = ApiError::from(InferenceError::stalled(waited));
@@ -56,11 +53,7 @@ pub(super) fn respond(received: &Received, (node, choices): (Option<NodeId>, Cho
     let telling = Telling { choices, form, outcome: received.outcome.clone(), stage: Stage::Events };
     let pumped = pump(telling.messages(), received.door.patience, stalled);
     let headers = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
-    let mut response = (headers, Body::from_stream(pumped.map(Ok::<_, std::convert::Infallible>))).into_response();
-    if let Some(node) = node.and_then(|node| HeaderValue::try_from(node.as_str()).ok()) {
-        response.headers_mut().insert(NODE, node);
-    }
-    response
+    (headers, Body::from_stream(pumped.map(Ok::<_, std::convert::Infallible>))).into_response()
 }
 
 /// A message.

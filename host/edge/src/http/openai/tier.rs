@@ -13,6 +13,7 @@ use crate::{answer::Answering, http::failure::ApiError};
 
 /// The tier that should serve a request; in an answer, the one that did.
 const TIER: HeaderName = HeaderName::from_static("llambo-tier");
+/// The node that serves.
 const NODE: HeaderName = HeaderName::from_static("llambo-node");
 /// The tier that it should have been, who said so, and why.
 const WANTED: HeaderName = HeaderName::from_static("llambo-tier-wanted");

@@ -167,7 +167,7 @@ pub(super) async fn whole(about: About, mut choices: Choices) -> Result<ChatComp
     while let Some((index, event)) = choices.try_next().await? {
         let Some(choice) = told.get_mut(index) else { continue };
         match event {
-            Told::Started(_) => {}
+            Told::Started => {}
             Told::Text { text, logprobs } => {
                 choice.message.content.get_or_insert_default().push_str(&text);
                 if !logprobs.is_empty() {
@@ -234,7 +234,7 @@ impl Form for Chunks {
     fn event(&mut self, (index, told): Event) -> Option<Bytes> {
         let (mut logprobs, mut finish_reason) = (None, None);
         let delta = match told {
-            Told::Started(_) => {
+            Told::Started => {
                 let content = Field::or_null(self.about.has_text.then(String::new));
                 Delta { role: Some("assistant"), content, ..Delta::default() }
             }

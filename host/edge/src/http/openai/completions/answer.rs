@@ -94,7 +94,7 @@ pub(super) async fn whole(about: About, mut choices: Choices) -> Result<Completi
                 choice.finish_reason = Some(reason);
                 usage.add(index, about.n, cost);
             }
-            Told::Started(_) | Told::Call(_) => {}
+            Told::Started | Told::Call(_) => {}
         }
     }
     let choices = told.into_iter().map(|(choice, _)| choice).collect();
@@ -127,7 +127,7 @@ impl Form for Chunks {
                 self.usage.add(index, self.about.n, usage);
                 choice.finish_reason = Some(reason);
             }
-            Told::Started(_) | Told::Call(_) => return None,
+            Told::Started | Told::Call(_) => return None,
         }
         Some(self.chunk(vec![choice], None))
     }
