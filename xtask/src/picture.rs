@@ -156,6 +156,6 @@ mod tests {
     fn time_begins_at_the_left_and_is_not_marked() {
         let curve = Curve { name: "nodes", colour: GREEN, points: vec![(0.0, 1.0), (900.0, 2.0), (1800.0, 1.0)] };
         let svg = to_svg(&[Panel { title: "t".into(), curves: vec![curve], axis: Axis::Minutes }], "c");
-        assert!(svg.contains(">1200 s<") && !svg.contains("<circle") && !svg.contains("NaN"), "{svg}");
+        assert!(svg.contains(">20 min<") && !svg.contains("<circle") && !svg.contains("NaN"), "{svg}");
     }
 }

@@ -188,7 +188,9 @@ fn a_configuration_is_generated_for_wishes_and_is_valid() {
     let file = folder.path().join("c.yaml");
     let path = file.to_str().expect("it is UTF-8");
     assert_eq!(code(&run(&["generate-config", "--model", model, "--nodes", "7", "--type", "large", "--output", path])), 0);
-    assert_eq!(fs::read_to_string(&file).expect("it was written"), text(&printed.stdout));
+    // but for what is free just now
+    let lasting = |text: String| text.lines().filter(|line| !line.contains("memory")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lasting(fs::read_to_string(&file).expect("it was written")), lasting(text(&printed.stdout)));
     assert_eq!(code(&run(&["config", "validate", path])), 0);
     assert_eq!(code(&run(&["generate-config", "--output", path])), 73, "nothing is overwritten unasked");
     let absent = run(&["generate-config", "--model", "/nowhere/m.gguf"]);

@@ -212,10 +212,11 @@ async fn a_task_whose_time_is_over_expires() {
 #[tokio::test]
 async fn a_task_that_cannot_be_served_fails_with_the_reason() {
     let host = Running::start().await;
-    let accepted = host.submit(&json!({"prompt": "word ".repeat(4_000), "id": "t"})).await;
+    host.client.scale("stuck", 0).await.unwrap();
+    let accepted = host.submit(&json!({"prompt": "x", "type": "stuck", "id": "t"})).await;
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     let task = host.ended("t").await;
-    assert_eq!((&task["state"], &task["error"]["reason"]), (&json!("failed"), &json!("PROMPT_TOO_LONG")));
+    assert_eq!((&task["state"], &task["error"]["reason"]), (&json!("failed"), &json!("NO_NODE")));
     host.stop().await;
 }
 
