@@ -53,7 +53,7 @@ impl Events {
         let none = || io::Error::other("the connection ended before there was an answer");
         let status = lines.next_line().await?.ok_or_else(none)?;
         let status = status.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(none)?;
-        while lines.next_line().await?.ok_or_else(none)? != "" {}
+        while !lines.next_line().await?.ok_or_else(none)?.is_empty() {}
         Ok(Self { status, lines })
     }
 

@@ -96,7 +96,7 @@ impl Hub {
         };
         let snapshot = folder.join("snapshots").join(&commit);
         let mut files = Vec::new();
-        list(&snapshot, String::new(), &mut files);
+        list(&snapshot, "", &mut files);
         let names: Vec<&str> = files.iter().map(String::as_str).collect();
         let file = wanted.choose(&names).ok()?.to_owned();
         let path = snapshot.join(&file);
@@ -145,7 +145,7 @@ fn expanded(text: &str, environment: Environment<'_>) -> PathBuf {
 }
 
 /// Files below `folder`, as a repository names them.
-fn list(folder: &Path, prefix: String, files: &mut Vec<String>) {
+fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
     let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -153,7 +153,7 @@ fn list(folder: &Path, prefix: String, files: &mut Vec<String>) {
         match entry.file_type() {
             // a repository's folders are few levels deep; a link is never a folder
             Ok(kind) if kind.is_dir() && prefix.matches('/').count() < 8 => {
-                list(&entry.path(), format!("{prefix}{name}/"), files);
+                list(&entry.path(), &format!("{prefix}{name}/"), files);
             }
             Ok(_) => files.push(format!("{prefix}{name}")),
             Err(_) => {}

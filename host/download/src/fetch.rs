@@ -338,12 +338,11 @@ fn refused(response: &Response, shown: &str) -> Cut {
 /// `Retry-After`: seconds, or a date.
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let until = httpdate::parse_http_date(text).ok()?;
-            Some(until.duration_since(std::time::SystemTime::now()).unwrap_or_default())
-        }
+    if let Ok(seconds) = text.parse() {
+        Some(Duration::from_secs(seconds))
+    } else {
+        let until = httpdate::parse_http_date(text).ok()?;
+        Some(until.duration_since(std::time::SystemTime::now()).unwrap_or_default())
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) async fn ask(
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = text("x-linked-etag").or_else(|| text("etag")).map(plain_etag);
         let location = text("location").filter(|_| response.status().is_redirection());
-        if let (None, Some(location)) | (Some(_), Some(location)) = (text("x-linked-etag"), location)
+        if let (None | Some(_), Some(location)) = (text("x-linked-etag"), location)
             && location.starts_with('/')
         {
             at = at.join(location).map_err(|e| DownloadError::Hub(format!("{at}: {e}")))?;

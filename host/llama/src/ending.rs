@@ -45,13 +45,13 @@ mod tests {
     #[test]
     fn a_thread_that_ends_is_waited_for() {
         let (gone, is_gone) = sync_channel::<()>(1);
-        let (done, is_done) = sync_channel(1);
+        let (told, heard) = sync_channel(1);
         let thread = std::thread::spawn(move || {
             let _gone = gone;
             std::thread::park_timeout(Duration::from_millis(20));
-            done.send(()).unwrap();
+            told.send(()).unwrap();
         });
         EngineThread::new(thread, is_gone).end(&"m".into());
-        assert_eq!(is_done.try_recv(), Ok(()));
+        assert_eq!(heard.try_recv(), Ok(()));
     }
 }

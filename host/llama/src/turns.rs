@@ -72,7 +72,7 @@ mod tests {
                 scope.spawn(|| {
                     let _turn = turns.take().expect("room to wait");
                     n_most.fetch_max(n_running.fetch_add(1, SeqCst) + 1, SeqCst);
-                    thread::sleep(Duration::from_millis(2));
+                    thread::park_timeout(Duration::from_millis(2));
                     n_running.fetch_sub(1, SeqCst);
                 });
             }

@@ -223,6 +223,7 @@ impl Desk {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "handed to `map_err` by name")]
 fn told(error: ShelfError) -> ModelError {
     ModelError::Shelf { reason: error.reason(), message: error.to_string() }
 }

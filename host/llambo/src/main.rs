@@ -3,6 +3,7 @@
 mod check;
 mod descriptors;
 mod desk;
+mod ending;
 mod factory;
 mod hardware;
 mod logging;

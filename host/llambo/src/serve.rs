@@ -2,7 +2,6 @@
 //! end goes the other way: doors refuse, what is under way finishes, isolates go, models go.
 
 use std::{
-    io,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -18,7 +17,6 @@ use llambo_tasks::Tasks;
 use llambo_telemetry::Exporting;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::Notify,
     task::{self, JoinSet},
     time::{MissedTickBehavior, interval},
@@ -27,6 +25,7 @@ use tokio::{
 use crate::{
     Failure, descriptors,
     desk::Desk,
+    ending::Ending,
     factory::IsolateFactory,
     hardware,
     logging::{self, Traces},
@@ -145,15 +144,8 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
         cluster.start_drain();
         // nobody waits for tasks here: they go on at the next start
         tasks.pause().await;
-        tokio::select! {
-            drained = cluster.drained(config.shutdown.drain) => match drained {
-                Ok(()) => tracing::info!("every request was finished"),
-                Err(busy) => tracing::warn!(%busy, "the drain time is over, the rest is cut off"),
-            },
-            signal = ending.asked() => {
-                tracing::warn!(signal, "told again to end, not waiting for requests");
-                let _ = cut_short.set(());
-            }
+        if !drain(&cluster, config.shutdown.drain, &ending).await {
+            let _ = cut_short.set(());
         }
     };
     let served = Box::pin(edge.serve(host, shutdown)).await.map_err(Failure::machine);
@@ -174,6 +166,21 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
         Some(()) => Err(Failure::Interrupted),
         None => served,
     }
+}
+
+/// Waits until requests have ended, or their time is over. False: told again to end.
+async fn drain(cluster: &Cluster, time: Duration, ending: &Ending) -> bool {
+    tokio::select! {
+        drained = cluster.drained(time) => match drained {
+            Ok(()) => tracing::info!("every request was finished"),
+            Err(busy) => tracing::warn!(%busy, "the drain time is over, the rest is cut off"),
+        },
+        signal = ending.asked() => {
+            tracing::warn!(signal, "told again to end, not waiting for requests");
+            return false;
+        }
+    }
+    true
 }
 
 /// What takes its time to be there.
@@ -352,46 +359,4 @@ pub(crate) fn cache_folder(what: &str) -> Option<PathBuf> {
 
 fn absolute(path: PathBuf) -> Option<PathBuf> {
     std::path::absolute(path).ok()
-}
-
-/// Whether whoever started the host wants it to outlive its terminal.
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
-}
-
-/// Signals that end the host.
-struct Ending {
-    told: Arc<Notify>,
-    name: Arc<OnceLock<&'static str>>,
-}
-
-impl Ending {
-    /// Watched from the first moment on, so that an early signal is not lost.
-    fn watch() -> io::Result<Self> {
-        let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // a closed terminal ends the host as the others do; under `nohup` it does not
-        let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
-        let (told, name) = (Arc::new(Notify::new()), Arc::new(OnceLock::new()));
-        let this = Self { told: Arc::clone(&told), name: Arc::clone(&name) };
-        task::spawn(async move {
-            loop {
-                let which = tokio::select! {
-                    _ = term.recv() => "SIGTERM",
-                    _ = interrupt.recv() => "SIGINT",
-                    Some(()) = async { hangup.as_mut()?.recv().await } => "SIGHUP",
-                };
-                let _ = name.set(which);
-                told.notify_one();
-            }
-        });
-        Ok(this)
-    }
-
-    /// Done at the next signal.
-    async fn asked(&self) -> &'static str {
-        self.told.notified().await;
-        self.name.get().copied().unwrap_or("a signal")
-    }
 }

@@ -26,7 +26,7 @@ pub(crate) enum Align {
 /// Work that is done sooner shows no bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 
-/// Decides about colours, once at the start. Without a word from the user, terminals have them, unless NO_COLOR is set.
+/// Decides about colours, once at the start. Without a word from the user, terminals have them, unless `NO_COLOR` is set.
 pub(crate) fn set_color(color: Color) {
     match color {
         Color::Auto => ColorChoice::Auto,

@@ -194,11 +194,7 @@ shutdown:
             }
             return Chosen { value, why };
         }
-        let by_memory: u32 = match free {
-            0 => 100,
-            ..GIB => 100,
-            _ => 1000,
-        };
+        let by_memory: u32 = if free < GIB { 100 } else { 1000 };
         let value = by_memory.min(by_mappings.and_then(|most| u32::try_from(most).ok()).unwrap_or(u32::MAX));
         Chosen { value, why: format!("at the start; about {} each while idle", bytes(IDLE_BYTES)) }
     }

@@ -340,7 +340,7 @@ mod tests {
         let kinds = EventKind::named("scale");
         assert_eq!(told(EventFilter { kinds, ..EventFilter::default() }), ["scale.up tiny 3", "scale.up large 2"]);
         assert_eq!(told(EventFilter { types: vec!["large".into()], ..EventFilter::default() }), ["scale.up large 2"]);
-        let later = Some(SystemTime::now() + Duration::from_secs(60));
+        let later = Some(SystemTime::now() + Duration::from_mins(1));
         assert_eq!(told(EventFilter { since: later, ..EventFilter::default() }), Vec::<String>::new());
     }
 

@@ -66,13 +66,12 @@ impl Registry {
         if !self.any_wakes || (!is_empty && (wanted.tier.is_none() || wanted.node_type.is_some())) {
             return false;
         }
-        let missed = match &wanted.node_type {
-            Some(_) => Some(scope),
-            None => {
-                let scopes = self.by_tier(&wanted.model, wanted.tenant(), wanted.tier.unwrap_or(0));
-                let can = |(_, id): &(u8, ScopeId)| self.scope(*id).live > 0 || self.may_wake(*id);
-                scopes.into_iter().find(can).map(|(_, id)| id)
-            }
+        let missed = if wanted.node_type.is_some() {
+            Some(scope)
+        } else {
+            let scopes = self.by_tier(&wanted.model, wanted.tenant(), wanted.tier.unwrap_or(0));
+            let can = |(_, id): &(u8, ScopeId)| self.scope(*id).live > 0 || self.may_wake(*id);
+            scopes.into_iter().find(can).map(|(_, id)| id)
         };
         if let Some(missed) = missed.filter(|id| self.scope(*id).live == 0) {
             self.scopes[missed.0].is_missed = true;
@@ -87,7 +86,9 @@ impl Registry {
 
     /// They have nodes: nobody misses any.
     pub(crate) fn was_looked_at(&mut self, scopes: &[ScopeId]) {
-        scopes.iter().for_each(|id| self.scopes[id.0].is_missed = false);
+        for id in scopes {
+            self.scopes[id.0].is_missed = false;
+        }
     }
 
     /// Types that have nodes in a scope.

@@ -55,7 +55,7 @@ pub enum ShelfError {
 
 /// Bytes as people read them.
 fn size(n: u64) -> String {
-    if n < 1 << 30 { format!("{:.1} MiB", n as f64 / 1048576.0) } else { format!("{:.1} GiB", n as f64 / 1073741824.0) }
+    if n < 1 << 30 { format!("{:.1} MiB", n as f64 / 1_048_576.0) } else { format!("{:.1} GiB", n as f64 / 1_073_741_824.0) }
 }
 
 impl ShelfError {

@@ -216,10 +216,10 @@ impl Model {
 
     /// The right to use it; wakes it if it is not in memory.
     fn used_by(&self) -> BoxFuture<'static, Result<Use, InferenceError>> {
-        let (me, shelf) = (self.me.upgrade(), self.shelf.upgrade());
+        let (me, owner) = (self.me.upgrade(), self.shelf.upgrade());
         let gone = self.gone();
         async move {
-            let (Some(model), Some(shelf)) = (me, shelf) else { return Err(gone) };
+            let (Some(model), Some(owner)) = (me, owner) else { return Err(gone) };
             let wait = model.core.settings.wait;
             let woken = async {
                 loop {
@@ -232,7 +232,7 @@ impl Model {
                     match model.stage() {
                         Stage::Gone => return Err(gone),
                         Stage::Leaving => changed.await,
-                        _ => match shelf.wake(&model, true).await {
+                        _ => match owner.wake(&model, true).await {
                             Ok(_) => {}
                             Err(error) => return Err(error.into()),
                         },

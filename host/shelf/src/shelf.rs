@@ -118,8 +118,8 @@ impl Shelf {
         let turn = Arc::clone(&self.inner.turn).lock_owned().await;
         let gone = self.inner.make_room(name, bytes, false).await?;
         // on the shelf before the next one has its turn, so that its bytes are counted
-        let shelf = self.clone();
-        let settle = move |engine: Option<Arc<dyn InferenceEngine>>| engine.map(|engine| shelf.insert(engine, bytes));
+        let owner = self.clone();
+        let settle = move |engine: Option<Arc<dyn InferenceEngine>>| engine.map(|engine| owner.insert(engine, bytes));
         let model = self.inner.load(name.clone(), turn, settle).await?;
         let vanished = || ShelfError::Unloadable { model: name.clone(), why: "whoever loaded it went away".into() };
         Ok((model.ok_or_else(vanished)?, Woken { was_awake: false, gone, took: began.elapsed() }))
@@ -255,7 +255,7 @@ impl Inner {
         turn: OwnedMutexGuard<()>,
         settle: impl FnOnce(Option<Arc<dyn InferenceEngine>>) -> T + Send + 'static,
     ) -> Result<T, ShelfError> {
-        let (done, loaded) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
         let (loader, model) = (Arc::clone(&self.loader), name.clone());
         let spawned = thread::Builder::new().name("model loader".into()).spawn(move || {
             let began = Instant::now();
@@ -277,7 +277,7 @@ impl Inner {
         });
         let unloadable = |why: String| ShelfError::Unloadable { model: name.clone(), why };
         spawned.map_err(|e| unloadable(format!("no thread for it: {e}")))?;
-        loaded.await.map_err(|_| unloadable("whoever loaded it went away".into()))?.map_err(unloadable)
+        outcome.await.map_err(|_| unloadable("whoever loaded it went away".into()))?.map_err(unloadable)
     }
 
     /// Room for so many bytes: who was used longest ago goes. Answers who went.

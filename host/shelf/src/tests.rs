@@ -248,13 +248,13 @@ async fn under_load_each_request_is_answered_and_memory_is_never_exceeded() {
         let (shelf, model) = (shelf.clone(), Arc::clone(&models[i * 7 % 3]));
         tokio::spawn(async move {
             let name = model.info().name.clone();
-            if i % 29 == 0 {
+            if i.is_multiple_of(29) {
                 shelf.put_aside(&name).await.unwrap();
             }
             read(model.submit(request(name.as_str())).unwrap()).await
         })
     });
-    for answer in timeout(Duration::from_secs(60), join_all(asks)).await.expect("nobody waits for ever") {
+    for answer in timeout(Duration::from_mins(1), join_all(asks)).await.expect("nobody waits for ever") {
         assert_eq!(answer.unwrap().unwrap(), "word1 word2 word3 word4");
     }
     assert!(fakes.most.load(Ordering::Relaxed) <= 2, "{}", fakes.most.load(Ordering::Relaxed));

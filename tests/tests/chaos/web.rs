@@ -97,7 +97,7 @@ impl Asked<'_> {
             return Ok(());
         }
         let path = format!("/v2/tasks/{}", task["id"].as_str().unwrap_or_default());
-        if self.dice % 5 == 0 {
+        if self.dice.is_multiple_of(5) {
             // it may have ended before
             self.send("POST", &format!("{path}/cancel"), "").await?;
         }

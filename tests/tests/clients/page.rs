@@ -65,7 +65,6 @@ fn browser() -> Option<PathBuf> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what was not tested must be said somewhere")]
 fn the_page_works_in_a_browser() {
     let Some(browser) = browser() else {
         eprintln!("NOT TESTED: the page in a browser, because there is no chromium; install it, or name one by LLAMBO_BROWSER");

@@ -23,7 +23,7 @@ fn catalog(names: &[&str]) -> TempDir {
 }
 
 fn config(folder: &Path, more: &str) -> String {
-    let file = folder.join("catalog.json");
+    let file = folder.join("catalog.json").display().to_string();
     format!(
         "
 models: [{{name: demo-small, path: builtin:demo-small, context: 256, sequences: 8, kv-memory: 0MB}}]

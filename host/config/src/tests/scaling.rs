@@ -24,7 +24,7 @@ fn what_is_left_out_takes_the_defaults_of_the_shipped_file() {
     let (_, shipped) = DEFAULT.split_once("    # scaling:").unwrap();
     let lines = shipped.lines().skip(1).take_while(|line| line.starts_with("    #"));
     let keys = lines.filter_map(|line| line.strip_prefix("    #   ")).filter(|line| !line.starts_with(' '));
-    let section: String = keys.map(|line| format!("      {line}\n")).collect();
+    let section = keys.fold(String::new(), |section, line| section + "      " + line + "\n");
     let shipped = parse(&scaled(&format!("\n{section}"))).types[0].scaling.unwrap();
     assert_eq!(shipped, Scaling { max: 1000, up_step: Some(100), down_step: Some(10), ..scaling });
 }

@@ -66,10 +66,13 @@ async fn the_token_goes_to_no_other_host() {
     let other = Server::start(|asked: &Asked| Told::file(asked, model(), "x")).await;
     // another name of this machine is another host
     let elsewhere = format!("http://localhost:{}/cdn/1", other.addr.port());
-    let server = start(move |asked, told| match asked.path.contains("/resolve/") {
-        true => Told { headers: told.headers.into_iter().filter(|(name, _)| name != "location").collect(), ..Told::status(302) }
-            .with("location", &elsewhere),
-        false => told,
+    let server = start(move |asked, told| {
+        if asked.path.contains("/resolve/") {
+            Told { headers: told.headers.into_iter().filter(|(name, _)| name != "location").collect(), ..Told::status(302) }
+                .with("location", &elsewhere)
+        } else {
+            told
+        }
     })
     .await;
     let folder = folder();

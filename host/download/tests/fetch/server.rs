@@ -32,8 +32,16 @@ pub(crate) struct Told {
     pub(crate) cut: Option<usize>,
     /// Nothing more is said then, and the line stays open.
     pub(crate) hangs: bool,
-    /// What `Content-Length` says instead of the truth; `Some(None)` leaves it out.
-    pub(crate) length: Option<Option<usize>>,
+    pub(crate) length: Length,
+}
+
+/// What `Content-Length` says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Length {
+    #[default]
+    Truth,
+    Lie(usize),
+    Nothing,
 }
 
 pub(crate) struct Server {
@@ -47,8 +55,8 @@ impl Told {
         Self { status, ..Self::default() }
     }
 
-    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.headers.push((name.into(), value.to_string()));
+    pub(crate) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Self {
+        self.headers.push((name.into(), format!("{value}")));
         self
     }
 
@@ -130,11 +138,14 @@ async fn serve(mut stream: TcpStream, answer: &(impl Fn(&Asked) -> Told + Sync),
     let told = answer(&asked);
     let mut text = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", told.status);
     for (name, value) in &told.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text += &[name, ": ", value, "\r\n"].concat();
     }
-    if let Some(length) = told.length.unwrap_or(Some(told.body.len())) {
-        text.push_str(&format!("content-length: {length}\r\n"));
-    }
+    let length = match told.length {
+        Length::Truth => Some(told.body.len()),
+        Length::Lie(length) => Some(length),
+        Length::Nothing => None,
+    };
+    text += &length.map_or_else(String::new, |length| format!("content-length: {length}\r\n"));
     text.push_str("\r\n");
     let body =
         if asked.method == "HEAD" { &[][..] } else { &told.body[..told.cut.unwrap_or(told.body.len()).min(told.body.len())] };

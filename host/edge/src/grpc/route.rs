@@ -56,9 +56,9 @@ pub(crate) fn wire(route: &Route) -> v1::Route {
 
 /// Which tier serves an answer, and why.
 pub(crate) fn tier(note: &TierNote) -> v1::TierServed {
-    let (node, tier) = note.serves();
+    let (server, tier) = note.serves();
     v1::TierServed {
-        node: node.to_string(),
+        node: server.to_string(),
         tier: tier.into(),
         wanted: note.wanted.map(u32::from),
         by: note.by().map_or("", TierBy::as_str).to_owned(),

@@ -52,6 +52,7 @@ struct Executed {
 
 /// Which tier served an answer, and why.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the fields are called as in gRPC")]
 struct Tier {
     /// The node that ended it.
     node: String,

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Print JSON, also for errors
     #[arg(long, global = true, env = "LLAMBO_JSON")]
     pub(crate) json: bool,
-    /// Colours: `auto` has them on terminals, unless NO_COLOR is set
+    /// Colours: `auto` has them on terminals, unless `NO_COLOR` is set
     #[arg(long, global = true, env = "LLAMBO_COLOR", value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub(crate) color: Color,
     #[command(flatten)]

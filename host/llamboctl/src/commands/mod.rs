@@ -84,12 +84,11 @@ pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<
         Command::Models(Models::Unpin { name }) => models::host::pin(&session()?, &name, false).await,
         Command::Models(Models::Show(args)) => models::show::show(&args, json),
         Command::Nodes(Nodes::List(args)) => listings::nodes(&session()?, args).await,
-        Command::Status(args) => status::status(&session()?, &args).await,
+        Command::Status(args) | Command::Cluster(Cluster::Status(args)) => status::status(&session()?, &args).await,
         Command::Top { interval } => top::run(&session()?, interval).await,
         Command::Hosts { here: true } => hosts::here(json),
         Command::Hosts { here: false } | Command::Cluster(Cluster::Hosts) => hosts::hosts(&session()?).await,
         Command::Worker(args) => workers::worker(&session()?, args).await,
-        Command::Cluster(Cluster::Status(args)) => status::status(&session()?, &args).await,
         Command::Cluster(Cluster::Test { port, timeout }) => {
             rehearsal::test(&session()?, &Port::of(&port, host, trust), timeout).await
         }

@@ -120,6 +120,7 @@ fn model(name: &str) -> v1::Model {
     v1::Model { name: name.into(), n_context: N_CONTEXT, ..v1::Model::default() }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "an item of a stream, which may be an error")]
 fn piece(text: &str) -> Result<v1::GenerateResponse, Status> {
     let event = Event::Piece(v1::Piece { text: text.into(), n_tokens: 1 });
     Ok(v1::GenerateResponse { event: Some(event) })

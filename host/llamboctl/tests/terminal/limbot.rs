@@ -205,7 +205,7 @@ fn without_colours_the_text_stays_as_it_is() {
     let place = Place::new();
     let mut command = place.command(&["limbot"]);
     command.env("NO_COLOR", "1");
-    let mut terminal = place.terminal_of(command);
+    let mut terminal = Place::terminal_of(command);
     terminal.shows("limbot> ");
     terminal.enters("Why?");
     terminal.shows("It is **blue**, after 1 messages.");

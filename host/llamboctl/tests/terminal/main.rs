@@ -58,10 +58,10 @@ impl Place {
     }
 
     fn terminal(&self, words: &[&str]) -> Terminal {
-        self.terminal_of(self.command(words))
+        Self::terminal_of(self.command(words))
     }
 
-    fn terminal_of(&self, command: Command) -> Terminal {
+    fn terminal_of(command: Command) -> Terminal {
         let mut session = Session::spawn(command).expect("there are terminals left");
         session.set_expect_timeout(Some(PATIENCE));
         session.get_process_mut().set_window_size(120, 40).expect("it has a size");

@@ -3,7 +3,7 @@ use llambo_strategy::{Decision, Policy, ScaleChange, ScaleRules, ScaleType, Scal
 use super::*;
 use crate::{Autoscaler, EventFilter, Told};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 async fn scaled(small: u32, settings: Settings, rules: ScaleRules, is_gated: bool) -> Stage {
     let gate = is_gated.then(|| Arc::new(Semaphore::new(0)));

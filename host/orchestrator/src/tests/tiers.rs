@@ -27,8 +27,8 @@ async fn served(stage: &Stage, request: GenerateRequest) -> (String, u8, Option<
     let note = Arc::clone(answer.tier.as_ref().unwrap());
     stage.gate.add_permits(1);
     read(answer).await.unwrap();
-    let (node, tier) = note.serves();
-    (node.to_string().split('-').next().unwrap().to_owned(), tier, note.wanted, note.by())
+    let (server, tier) = note.serves();
+    (server.to_string().split('-').next().unwrap().to_owned(), tier, note.wanted, note.by())
 }
 
 #[tokio::test]
@@ -82,8 +82,8 @@ async fn who_goes_on_with_an_answer_is_named_at_its_end() {
     assert_eq!(note.serves().0.as_str(), "small-00000");
     stage.gate.add_permits(1);
     read(answer).await.unwrap();
-    let (node, tier) = note.serves();
-    assert_eq!((node.as_str(), tier, note.fell_back()), ("large-00001", 2, true));
+    let (server, tier) = note.serves();
+    assert_eq!((server.as_str(), tier, note.fell_back()), ("large-00001", 2, true));
     assert_eq!(stage.cluster.status().tiers, [TierCount { wanted: 0, served: 2, requests: 1 }]);
 }
 

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_line_says_what_is_known() {
         let progress =
-            Progress { done: 1 << 30, total: Some(4 << 30), rate: Some(1048576.0), left: Some(Duration::from_secs(3072)) };
+            Progress { done: 1 << 30, total: Some(4 << 30), rate: Some(1_048_576.0), left: Some(Duration::from_secs(3072)) };
         assert_eq!(line(&progress), "1.0 GiB of 4.0 GiB (25.0%), 1.0 MiB/s, 51m 12s left");
         assert_eq!(line(&Progress { done: 5, total: None, rate: None, left: None }), "5 B");
     }

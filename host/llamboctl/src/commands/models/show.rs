@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use llambo_catalog::{Builtin, Entry, Hub, Outline, Presence, Source, available_bytes, environment};
@@ -182,7 +182,7 @@ fn is_meant(model: &ModelConfig, named: &str) -> bool {
     let by_source = match &model.source {
         ModelSource::Demo => Builtin::Demo.name() == named,
         ModelSource::DemoSmall => Builtin::DemoSmall.name() == named,
-        ModelSource::File(path) => path.written == named || path.resolved == PathBuf::from(named),
+        ModelSource::File(path) => path.written == named || path.resolved == Path::new(named),
         ModelSource::Catalog(name) => name == named,
     };
     by_source || model.name == named
