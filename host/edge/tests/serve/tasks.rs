@@ -212,11 +212,10 @@ async fn a_task_whose_time_is_over_expires() {
 #[tokio::test]
 async fn a_task_that_cannot_be_served_fails_with_the_reason() {
     let host = Running::start().await;
-    host.client.scale("stuck", 0).await.unwrap();
-    let accepted = host.submit(&json!({"prompt": "x", "type": "stuck", "id": "t"})).await;
+    let accepted = host.submit(&json!({"prompt": "break off", "id": "t"})).await;
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     let task = host.ended("t").await;
-    assert_eq!((&task["state"], &task["error"]["reason"]), (&json!("failed"), &json!("NO_NODE")));
+    assert_eq!((&task["state"], &task["error"]["reason"]), (&json!("failed"), &json!("BACKEND_FAILED")));
     host.stop().await;
 }
 
