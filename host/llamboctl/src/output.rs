@@ -122,12 +122,13 @@ fn in_one_line(text: &str) -> Cow<'_, str> {
 }
 
 /// A bar on standard error, where that is a terminal and a person reads.
-pub(crate) fn progress(n_all: u64, what: &'static str, json: bool) -> ProgressBar {
+pub(crate) fn progress(n_all: Option<u64>, what: &'static str, json: bool) -> ProgressBar {
     if json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::with_draw_target(Some(n_all), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len}, {elapsed} so far");
+    let bar = ProgressBar::with_draw_target(n_all, ProgressDrawTarget::stderr_with_hz(10));
+    let known = n_all.map_or("{msg} {pos}, {elapsed} so far", |_| "{msg} [{bar:30}] {pos} of {len}, {elapsed} so far");
+    let style = ProgressStyle::with_template(known);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar.set_message(what);
     bar.enable_steady_tick(BAR_EVERY);

@@ -26,9 +26,9 @@ pub(crate) struct BenchLoad {
     /// Start this many requests a second instead, whether or not earlier ones are done
     #[arg(long, value_name = "R", value_parser = rate, conflicts_with_all = ["concurrency", "requests"])]
     pub(crate) rate: Option<f64>,
-    /// For how long, with `--rate`
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration, conflicts_with = "requests")]
-    pub(crate) duration: Duration,
+    /// For how long, instead of `--requests`; with `--rate`, 10s where it is left out
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "requests")]
+    pub(crate) duration: Option<Duration>,
     /// Tokens generated at most by each request
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_tokens: u32,

@@ -27,6 +27,8 @@ const NOT_STARTED: &str = "NOT_STARTED";
 pub(crate) enum Pace {
     /// `concurrency` at any time until `requests` were started.
     Closed { concurrency: usize, requests: u64 },
+    /// The same for so long; those in flight then are waited for.
+    Timed { concurrency: usize, duration: Duration },
     /// `requests` of them, `per_second` each second.
     Open { per_second: f64, requests: u64 },
 }
@@ -51,28 +53,34 @@ impl Pace {
         Self::Open { per_second, requests }
     }
 
-    pub(crate) fn requests(self) -> u64 {
+    /// How many there will be; `None`: as many as there is time for.
+    pub(crate) fn requests(self) -> Option<u64> {
         match self {
-            Self::Closed { requests, .. } | Self::Open { requests, .. } => requests,
+            Self::Closed { requests, .. } | Self::Open { requests, .. } => Some(requests),
+            Self::Timed { .. } => None,
         }
     }
 
     /// When request `i` is due, if it depends on the clock alone.
     fn due(self, begin: Instant, i: u64) -> Option<Instant> {
         match self {
-            Self::Closed { .. } => None,
+            Self::Closed { .. } | Self::Timed { .. } => None,
             Self::Open { per_second, .. } => Some(begin + Duration::from_secs_f64(i as f64 / per_second)),
         }
     }
 
     /// When no more requests are started.
     fn end(self, begin: Instant) -> Option<Instant> {
-        self.due(begin, self.requests()).map(|due| due + GRACE)
+        match self {
+            Self::Closed { .. } => None,
+            Self::Timed { duration, .. } => Some(begin + duration),
+            Self::Open { requests, .. } => self.due(begin, requests).map(|due| due + GRACE),
+        }
     }
 
     fn has_room(self, in_flight: usize) -> bool {
         match self {
-            Self::Closed { concurrency, .. } => in_flight < concurrency,
+            Self::Closed { concurrency, .. } | Self::Timed { concurrency, .. } => in_flight < concurrency,
             Self::Open { .. } => in_flight < MAX_IN_FLIGHT,
         }
     }
@@ -91,8 +99,9 @@ impl Run {
         let mut n_started = 0;
         let mut is_interrupted = false;
         let end = pace.end(begin);
-        while n_started < pace.requests() || !in_flight.is_empty() {
-            let is_starting = n_started < pace.requests();
+        let mut n_all = pace.requests().unwrap_or(u64::MAX);
+        while n_started < n_all || !in_flight.is_empty() {
+            let is_starting = n_started < n_all;
             let due = pace.due(begin, n_started);
             tokio::select! {
                 () = &mut interrupt => {
@@ -104,8 +113,10 @@ impl Run {
                     progress.inc(1);
                 }
                 () = sleep_until(end.unwrap_or(begin)), if is_starting && end.is_some() => {
-                    tally.errors.insert(NOT_STARTED.into(), pace.requests() - n_started);
-                    n_started = pace.requests();
+                    if let Some(requests) = pace.requests() {
+                        tally.errors.insert(NOT_STARTED.into(), requests - n_started);
+                    }
+                    n_all = n_started;
                 }
                 () = sleep_until(due.unwrap_or(begin)), if is_starting && pace.has_room(in_flight.len()) => {
                     let client = next_client.next().expect("there is at least one connection");
@@ -154,7 +165,7 @@ mod tests {
     #[test]
     fn an_open_loop_keeps_its_timetable() {
         let pace = Pace::open(4.0, Duration::from_secs(3));
-        assert_eq!(pace.requests(), 12);
+        assert_eq!(pace.requests(), Some(12));
         let begin = Instant::now();
         assert_eq!(pace.due(begin, 0), Some(begin));
         assert_eq!(pace.due(begin, 6), Some(begin + Duration::from_millis(1500)));
@@ -168,6 +179,16 @@ mod tests {
         let (tally, is_cut_short) = run.drive(std::future::pending()).await;
         assert_eq!((tally.failed(), tally.finished, is_cut_short), (10, 0, false));
         assert_eq!(tally.errors["UNREACHABLE"], 10);
+    }
+
+    #[tokio::test]
+    async fn a_closed_loop_ends_when_its_time_is_over() {
+        let client = Client::connect_lazily("http://127.0.0.1:1").unwrap();
+        let pace = Pace::Timed { concurrency: 3, duration: Duration::from_millis(300) };
+        let run = Run { clients: vec![client], ask: Ask::text("x"), pace, progress: ProgressBar::hidden() };
+        let (tally, is_cut_short) = run.drive(std::future::pending()).await;
+        assert!(tally.failed() >= 3 && tally.elapsed >= Duration::from_millis(300) && !is_cut_short);
+        assert_eq!(tally.errors.keys().collect::<Vec<_>>(), ["UNREACHABLE"]);
     }
 
     #[tokio::test(start_paused = true)]

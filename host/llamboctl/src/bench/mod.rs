@@ -4,7 +4,7 @@ mod load;
 mod report;
 mod tally;
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use llambo_client::{Ask, Client, Credentials};
 
@@ -17,16 +17,20 @@ use crate::{
 
 /// Requests in flight on one connection: about where a second connection starts to pay.
 const PER_CONNECTION: u32 = 64;
+/// How long an open loop runs unless it is told.
+const OPEN_FOR: Duration = Duration::from_secs(10);
 /// Connections opened unless told otherwise.
 const MAX_CONNECTIONS: u32 = 16;
 
 pub(crate) async fn load((host, credentials): (&str, &Credentials), args: &BenchLoad, json: bool) -> Result<u8, Failure> {
-    let pace = match args.rate {
-        Some(per_second) => Pace::open(per_second, args.duration),
-        None => Pace::Closed { concurrency: args.concurrency as usize, requests: args.requests },
+    let concurrency = args.concurrency as usize;
+    let pace = match (args.rate, args.duration) {
+        (Some(per_second), duration) => Pace::open(per_second, duration.unwrap_or(OPEN_FOR)),
+        (None, Some(duration)) => Pace::Timed { concurrency, duration },
+        (None, None) => Pace::Closed { concurrency, requests: args.requests },
     };
     let n_connections = args.connections.unwrap_or_else(|| match pace {
-        Pace::Closed { .. } => args.concurrency.div_ceil(PER_CONNECTION).clamp(1, MAX_CONNECTIONS),
+        Pace::Closed { .. } | Pace::Timed { .. } => args.concurrency.div_ceil(PER_CONNECTION).clamp(1, MAX_CONNECTIONS),
         // how many will be in flight is what an open loop finds out
         Pace::Open { .. } => MAX_CONNECTIONS,
     });

@@ -31,6 +31,11 @@ pub(crate) fn to_json(tally: &Tally, pace: Pace, is_cut_short: bool) -> Value {
             report["concurrency"] = concurrency.into();
             report["requests"] = requests.into();
         }
+        Pace::Timed { concurrency, .. } => {
+            report["mode"] = "closed".into();
+            report["concurrency"] = concurrency.into();
+            report["requests"] = (tally.finished + tally.failed()).into();
+        }
         Pace::Open { per_second, requests } => {
             report["mode"] = "open".into();
             report["rate"] = per_second.into();
@@ -43,7 +48,9 @@ pub(crate) fn to_json(tally: &Tally, pace: Pace, is_cut_short: bool) -> Value {
 pub(crate) fn to_text(out: &mut impl Write, tally: &Tally, pace: Pace, is_cut_short: bool) -> io::Result<()> {
     let seconds = tally.elapsed.as_secs_f64();
     match pace {
-        Pace::Closed { concurrency, .. } => write!(out, "closed loop, {concurrency} in flight")?,
+        Pace::Closed { concurrency, .. } | Pace::Timed { concurrency, .. } => {
+            write!(out, "closed loop, {concurrency} in flight")?
+        }
         Pace::Open { per_second, .. } => write!(out, "open loop, {per_second} requests/s, latencies from the intended start")?,
     }
     writeln!(out, "{}", if is_cut_short { ", interrupted" } else { "" })?;

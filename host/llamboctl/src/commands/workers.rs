@@ -82,7 +82,7 @@ async fn stopped(session: &Session, draining: u32, leaving: &Leaving, patience: 
 /// Waits until they are gone, or `limit` is over; how many are left.
 pub(super) async fn wait(session: &Session, n_all: u32, leaving: &Leaving, limit: Duration) -> Result<u32, Failure> {
     let until = Instant::now() + limit;
-    let progress = output::progress(n_all.into(), "stopping", session.json);
+    let progress = output::progress(Some(n_all.into()), "stopping", session.json);
     loop {
         let left = match left(&session.client, leaving).await {
             Ok(left) => left,

@@ -213,7 +213,7 @@ fn help() -> Result<(), Failure> {
     writeln!(out)?;
     writeln!(
         out,
-        "Everything else is for the model. Alt-Enter, or `\\` before Enter, begins a new line; pasted lines stay together."
+        "Everything else is for the model. Alt-Enter, or `\\` before Enter, begins a new line;\npasted lines stay together."
     )?;
     writeln!(out, "Ctrl-C stops an answer, the arrow keys bring back what was typed, Tab completes.")?;
     Ok(())
