@@ -49,7 +49,7 @@ pub(crate) fn to_text(out: &mut impl Write, tally: &Tally, pace: Pace, is_cut_sh
     let seconds = tally.elapsed.as_secs_f64();
     match pace {
         Pace::Closed { concurrency, .. } | Pace::Timed { concurrency, .. } => {
-            write!(out, "closed loop, {concurrency} in flight")?
+            write!(out, "closed loop, {concurrency} in flight")?;
         }
         Pace::Open { per_second, .. } => write!(out, "open loop, {per_second} requests/s, latencies from the intended start")?,
     }
