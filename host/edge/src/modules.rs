@@ -113,7 +113,7 @@ pub enum ModuleError {
     #[error("{0}")]
     Invalid(String),
     /// A model or type of the configuration has that name.
-    #[error("`{name}` is the name of a {whose} of the configuration; publish it by another name")]
+    #[error("`{name}` is the name of a {whose} of this host; publish it by another name")]
     NameTaken {
         /// The name asked for.
         name: ModelName,
@@ -133,7 +133,7 @@ pub enum ModuleError {
         limit: u32,
     },
     /// Nothing is published by that name.
-    #[error("no module is published as `{name}`; there are: {}", known.join(", "))]
+    #[error("no module is published as `{name}`; there are: {}", if known.is_empty() { "none".into() } else { known.join(", ") })]
     Unknown {
         /// The name asked for.
         name: ModelName,

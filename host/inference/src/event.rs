@@ -42,6 +42,7 @@ pub enum EventKind {
     ModuleRolledBack,
     ModuleUnloaded,
     ModelLoaded,
+    ModelUnloaded,
     BalancerSwitched,
     HostStarted,
     HostDraining,
@@ -71,7 +72,7 @@ impl ClusterEvent {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NodesSpawned,
         Self::NodesDraining,
         Self::NodesStopped,
@@ -91,6 +92,7 @@ impl EventKind {
         Self::ModuleRolledBack,
         Self::ModuleUnloaded,
         Self::ModelLoaded,
+        Self::ModelUnloaded,
         Self::BalancerSwitched,
         Self::HostStarted,
         Self::HostDraining,
@@ -118,6 +120,7 @@ impl EventKind {
             Self::ModuleRolledBack => "module.rolled-back",
             Self::ModuleUnloaded => "module.unloaded",
             Self::ModelLoaded => "model.loaded",
+            Self::ModelUnloaded => "model.unloaded",
             Self::BalancerSwitched => "balancer.switched",
             Self::HostStarted => "host.started",
             Self::HostDraining => "host.draining",

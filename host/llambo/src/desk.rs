@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use llambo_catalog::{CatalogError, Presence};
 use llambo_config::{Config, KvType, ModelConfig, ModelSource, TypeConfig};
 use llambo_edge::{LoadedModel, ModelDesk, ModelError, ModelStatus, Modules, UnloadedModel, WantedModel};
-use llambo_inference::{ModelName, Models, TypeName};
+use llambo_inference::{ClusterEvent, EventKind, ModelName, Models, TypeName};
 use llambo_isolate::{NodeType, Sandbox, TypeSettings};
 use llambo_orchestrator::Cluster;
 use llambo_shelf::{Shelf, ShelfError, Woken};
@@ -97,10 +97,18 @@ impl Desk {
         self.check_permitted()?;
         let _turn = self.turn.lock().await;
         let woken = if self.shelf.status(&wanted.name).is_some() {
+            check_no_wishes(&wanted)?;
             self.shelf.wake(&wanted.name).await.map_err(told)?
         } else {
             self.put_into_service(&wanted).await?
         };
+        if !woken.was_awake {
+            let reason = format!("asked for; it took {:.1} s", woken.took.as_secs_f64());
+            self.tell(EventKind::ModelLoaded, &wanted.name, reason);
+        }
+        for gone in &woken.gone {
+            self.tell(EventKind::ModelUnloaded, gone, format!("it made room for `{}`", wanted.name));
+        }
         if wanted.pin {
             self.shelf.pin(&wanted.name, true).map_err(told)?;
         }
@@ -143,7 +151,7 @@ impl Desk {
             self.factory.insert(Arc::clone(&made));
             Ok(spawned)
         };
-        if let Err(error) = self.cluster.replace(&factory::info(&made), spawned).await {
+        if let Err(error) = self.cluster.replace((&factory::info(&made), "a model was loaded"), spawned).await {
             self.forget(name).await;
             return Err(error.into());
         }
@@ -189,6 +197,9 @@ impl Desk {
         self.check_permitted()?;
         if !retire {
             let freed_bytes = self.shelf.put_aside(name).await.map_err(told)?;
+            if freed_bytes > 0 {
+                self.tell(EventKind::ModelUnloaded, name, "asked for; the next request loads it again".into());
+            }
             return Ok(UnloadedModel { freed_bytes, draining: 0 });
         }
         let _turn = self.turn.lock().await;
@@ -211,7 +222,12 @@ impl Desk {
         self.served().remove(name);
         let freed_bytes = self.forget(name).await;
         tracing::info!(model = %name, freed_bytes, "a model is out of service");
+        self.tell(EventKind::ModelUnloaded, name, "retired".into());
         Ok(UnloadedModel { freed_bytes, draining })
+    }
+
+    fn tell(&self, kind: EventKind, name: &ModelName, reason: String) {
+        self.cluster.witness().tell(ClusterEvent::new(kind, name.to_string(), reason));
     }
 
     async fn forget(&self, name: &ModelName) -> u64 {
@@ -221,6 +237,21 @@ impl Desk {
         self.engines.forget(name);
         freed
     }
+}
+
+/// What can be wished for a model that is not there yet, and would be passed over in silence for one that is.
+fn check_no_wishes(wanted: &WantedModel) -> Result<(), ModelError> {
+    let WantedModel { name, node_type, count, context, sequences, pin: _ } = wanted;
+    let wished = [
+        ("type", node_type.is_some()),
+        ("count", count.is_some()),
+        ("context", context.is_some()),
+        ("sequences", sequences.is_some()),
+    ];
+    let Some((field, _)) = wished.into_iter().find(|(_, is_wished)| *is_wished) else { return Ok(()) };
+    let what =
+        format!("`{name}` is in service as it is, and `{field}` is for one that is not; retire it first, or leave `{field}` out");
+    Err(ModelError::Invalid(what))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "handed to `map_err` by name")]

@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use llambo_config::{Config, LogFormat, OtlpProtocol, Tracing};
 use llambo_edge::Page;
-use llambo_telemetry::{Destination, Listing, Logs, Protocol, TelemetryError, Waiting, span_queue};
+use llambo_telemetry::{Destination, Listing, Logs, Protocol, TelemetryError, Waiting, Writing, span_queue};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::Failure;
@@ -45,20 +45,19 @@ pub(crate) struct Traces {
     pub(crate) waiting: Waiting,
 }
 
-/// Lines are written from now on. Traces wait until somebody sends them, where there are any.
-pub(crate) fn start(config: &Config) -> Result<Option<Traces>, Failure> {
+/// Lines are written from now on, as long as what is answered is there. Traces wait until somebody sends them, where there are any.
+pub(crate) fn start(config: &Config) -> Result<(Writing, Option<Traces>), Failure> {
     let format = match config.logging.format {
         LogFormat::Text => llambo_telemetry::LogFormat::Text,
         LogFormat::Json => llambo_telemetry::LogFormat::Json,
     };
     let logs = Logs { level: config.logging.level.clone(), format };
     let Some(destination) = destination(&config.tracing)? else {
-        logs.start(None).map_err(|e| failure(&e))?;
-        return Ok(None);
+        return Ok((logs.start(None).map_err(|e| failure(&e))?, None));
     };
     let (queue, waiting) = span_queue();
-    logs.start(Some(&queue)).map_err(|e| failure(&e))?;
-    Ok(Some(Traces { destination, waiting }))
+    let lines = logs.start(Some(&queue)).map_err(|e| failure(&e))?;
+    Ok((lines, Some(Traces { destination, waiting })))
 }
 
 /// What is wrong in telemetry is the configuration's fault, unless somebody was there before.

@@ -53,10 +53,10 @@ struct ServeArguments {
     #[command(flatten)]
     file: ConfigArguments,
     /// Address for gRPC, instead of the configuration's; port 0 takes any free one
-    #[arg(long, value_name = "ADDR", env = "LLAMBO_GRPC")]
+    #[arg(long, value_name = "ADDR", env = "LLAMBO_SERVE_GRPC")]
     grpc: Option<SocketAddr>,
     /// Address for HTTP (/livez, /readyz, /metrics), instead of the configuration's
-    #[arg(long, value_name = "ADDR", env = "LLAMBO_HTTP")]
+    #[arg(long, value_name = "ADDR", env = "LLAMBO_SERVE_HTTP")]
     http: Option<SocketAddr>,
     /// Serve addresses that other machines reach although nobody has to show a token, or without encryption
     #[arg(long, env = "LLAMBO_INSECURE")]

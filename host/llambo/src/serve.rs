@@ -14,7 +14,7 @@ use llambo_isolate::{Dormitory, Sandbox};
 use llambo_orchestrator::{Autoscaler, Cluster, NodeFactory, Settings as ClusterSettings};
 use llambo_shelf::Shelf;
 use llambo_tasks::Tasks;
-use llambo_telemetry::Exporting;
+use llambo_telemetry::{Exporting, Writing};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     sync::Notify,
@@ -47,7 +47,8 @@ const CLOSE_TASKS: Duration = Duration::from_secs(5);
 const SMALLEST_STREAM_LIMIT: u32 = 256;
 
 pub(crate) fn run(config: Config) -> Result<(), Failure> {
-    let traces = logging::start(&config)?;
+    let (writing, traces) = logging::start(&config)?;
+    let writing = Arc::new(writing);
     descriptors::raise(config.network.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -57,13 +58,13 @@ pub(crate) fn run(config: Config) -> Result<(), Failure> {
         .thread_name("llambo")
         .build()
         .map_err(|e| Failure::Machine(format!("the runtime cannot start: {e}")))?;
-    let served = runtime.block_on(serve(config, traces));
+    let served = runtime.block_on(serve(config, traces, Arc::clone(&writing)));
     // what is left are tasks of connections that were cut
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
+async fn serve(config: Config, traces: Option<Traces>, writing: Arc<Writing>) -> Result<(), Failure> {
     let began = Instant::now();
     let ending = Ending::watch().map_err(|e| Failure::Machine(format!("signals cannot be watched: {e}")))?;
     let metrics = logging::record()?;
@@ -109,7 +110,7 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
     tracing::info!(%grpc, %http, %access, tls, start_ms, "serving; SIGTERM or Ctrl-C ends it");
     tasks.start(cluster.dispatcher());
     let mut watching = JoinSet::new();
-    watching.spawn(keep_gauges(cluster.clone(), models.clone(), metrics.clone()));
+    watching.spawn(keep_gauges(cluster.clone(), models.clone(), metrics.clone(), Arc::clone(&writing)));
     watching.spawn(sessions.clone().sweep());
     watching.spawn(Autoscaler::new(cluster.clone()).run(config.policies.scale_every));
     if let Some(folder) = policies::Folder::of(&config, &policies) {
@@ -127,7 +128,7 @@ async fn serve(config: Config, traces: Option<Traces>) -> Result<(), Failure> {
         default_model: ModelName::from(&config.models[0].name),
         metrics: logging::page(metrics.clone(), config.metrics.aliases, {
             let (cluster, models) = (cluster.clone(), models.clone());
-            move || publish(&cluster, &models)
+            move || publish(&cluster, &models, &writing)
         }),
         hardware: hardware::look(),
         on_drain: Arc::new({
@@ -332,18 +333,19 @@ async fn adopt(cluster: &Cluster, early: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn keep_gauges(cluster: Cluster, models: Models, metrics: PrometheusHandle) {
+async fn keep_gauges(cluster: Cluster, models: Models, metrics: PrometheusHandle, writing: Arc<Writing>) {
     let mut ticks = interval(GAUGES_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        publish(&cluster, &models);
+        publish(&cluster, &models, &writing);
         // measurements wait in a list until somebody puts them into their buckets: where nobody asks for metrics, it would only grow
         metrics.run_upkeep();
     }
 }
 
-fn publish(cluster: &Cluster, models: &Models) {
+fn publish(cluster: &Cluster, models: &Models, writing: &Writing) {
+    writing.publish();
     cluster.publish_gauges();
     for engine in models.all() {
         llambo_llama::publish_gauges(engine.as_ref());

@@ -22,7 +22,9 @@ const MAPPINGS_EACH: u64 = 4;
 const MAPPINGS_BESIDE: u64 = 5000;
 /// From this version on all isolates of a size share two mappings.
 const SHARES_MAPPINGS: (u32, u32) = (6, 13);
-/// Keys and values of one token in a model that is given as a file: those of 8 billion parameters, of which most others have less.
+/// Tokens of a sequence, where the model knows as many.
+const CONTEXT: u32 = 4096;
+/// Keys and values of one token in a model whose file is not there: those of 8 billion parameters, of which most others have less.
 const KV_PER_TOKEN: u64 = 128 * KIB;
 /// What llama.cpp takes on a graphics card beside weights, keys and values.
 const GPU_WORKING_BYTES: u64 = 512 * MIB;
@@ -41,8 +43,16 @@ pub(crate) struct Plan {
 pub(crate) enum Model {
     /// One that is part of the program.
     Builtin(String),
-    /// A file, with its size if it is there.
-    File { path: PathBuf, bytes: Option<u64> },
+    /// A file, with its size if it is there, and what its header says if it has one.
+    File { path: PathBuf, bytes: Option<u64>, header: Option<Header> },
+}
+
+/// What a model's file says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Tokens that it was trained for.
+    pub(crate) n_context: u32,
+    pub(crate) kv_bytes_per_token: u64,
 }
 
 /// A number, and why it is that.
@@ -94,16 +104,19 @@ shutdown:
                 writeln!(out, "  # part of the program; it shows that everything works, not what a language model can say")?;
                 writeln!(out, "  - path: {name}")?;
             }
-            Model::File { path, bytes } => {
+            Model::File { path, bytes, header } => {
                 let name = path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
                 let name: String = printable(&name).chars().take(128).collect();
                 let name = if name.trim().is_empty() { "model".to_owned() } else { name };
                 writeln!(out, "  - name: {}", quoted(&name))?;
                 writeln!(out, "    path: {}", quoted(&path.to_string_lossy()))?;
-                if bytes.is_none() {
-                    writeln!(out, "    # it was not there when this was written, so that nothing is known of its size")?;
-                }
-                writeln!(out, "    context: 4096           # tokens of prompt and answer together, for each sequence")?;
+                let known = match (bytes, header) {
+                    (None, _) => "it was not there when this was written, so that nothing is known of its size".into(),
+                    (Some(_), None) => "its header could not be read: a host may refuse it".into(),
+                    (Some(_), Some(header)) => format!("trained for {} tokens", header.n_context),
+                };
+                writeln!(out, "    # {known}")?;
+                writeln!(out, "    context: {:<14} # tokens of prompt and answer together, for each sequence", self.context())?;
             }
         }
         let sequences = self.sequences(free);
@@ -162,8 +175,25 @@ shutdown:
     fn kv_bytes(&self, free: u64) -> u64 {
         match &self.model {
             Model::Builtin(_) => 0,
-            Model::File { .. } => u64::from(self.sequences(free).value) * 4096 * KV_PER_TOKEN,
+            Model::File { .. } => u64::from(self.sequences(free).value).saturating_mul(self.kv_bytes_each()),
         }
+    }
+
+    /// Tokens of a sequence: no more than the model knows.
+    fn context(&self) -> u32 {
+        match &self.model {
+            Model::File { header: Some(header), .. } => header.n_context.clamp(64, CONTEXT),
+            _ => CONTEXT,
+        }
+    }
+
+    /// Keys and values of a whole sequence.
+    fn kv_bytes_each(&self) -> u64 {
+        let each = match &self.model {
+            Model::File { header: Some(header), .. } => header.kv_bytes_per_token,
+            _ => KV_PER_TOKEN,
+        };
+        u64::from(self.context()).saturating_mul(each).max(1)
     }
 
     fn sequences(&self, free: u64) -> Chosen<u32> {
@@ -174,7 +204,7 @@ shutdown:
             Model::Builtin(_) => Chosen { value: 16, why: format!("{together}; few, since {} are available", bytes(free)) },
             Model::File { .. } => {
                 // half of what the weights leave: the rest is for isolates, kept beginnings and the system
-                let each = 4096 * KV_PER_TOKEN;
+                let each = self.kv_bytes_each();
                 let fit = free.saturating_sub(self.weight_bytes()) / 2 / each;
                 let value = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, 32);
                 Chosen { value, why: format!("{together}; about {} of keys and values each", bytes(each)) }
@@ -209,9 +239,12 @@ impl Model {
             Some(name) if name.starts_with("builtin:") => Self::Builtin(name.into()),
             _ => {
                 let bytes = path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+                let header = bytes
+                    .and_then(|_| llambo_catalog::Outline::read(path).ok())
+                    .map(|outline| Header { n_context: outline.n_context, kv_bytes_per_token: outline.kv_bytes_per_token });
                 // the configuration may stand in another folder
                 let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-                Self::File { path, bytes }
+                Self::File { path, bytes, header }
             }
         }
     }
@@ -321,7 +354,10 @@ mod tests {
 
     #[test]
     fn a_model_that_fits_onto_the_cards_is_put_there() {
-        let file = |bytes| Plan { model: Model::File { path: "/m/q.gguf".into(), bytes: Some(bytes) }, ..plan(None, None) };
+        let file = |bytes| Plan {
+            model: Model::File { path: "/m/q.gguf".into(), bytes: Some(bytes), header: None },
+            ..plan(None, None)
+        };
         let mut with_card = machine(64 * GIB, "Linux 6.13.0", None);
         with_card.gpus = vec![Gpu { name: "H100".into(), memory_bytes: 80 * GIB, free_bytes: 79 * GIB, driver: "570".into() }];
         assert_eq!(parsed(&file(8 * GIB).config(&with_card)).models[0].gpu_layers, 999);
@@ -331,22 +367,34 @@ mod tests {
 
     #[test]
     fn a_large_model_leaves_room_for_few_sequences() {
-        let file = |bytes| Plan { model: Model::File { path: "/m/q.gguf".into(), bytes: Some(bytes) }, ..plan(None, None) };
+        let file = |bytes| Plan {
+            model: Model::File { path: "/m/q.gguf".into(), bytes: Some(bytes), header: None },
+            ..plan(None, None)
+        };
         let sequences = |bytes| parsed(&file(bytes).config(&machine(16 * GIB, "", None))).models[0].sequences;
         assert_eq!((sequences(8 * GIB), sequences(15 * GIB), sequences(90 * GIB)), (8, 1, 1));
+    }
+
+    #[test]
+    fn a_models_own_header_says_how_long_a_sequence_may_be() {
+        let header = Some(Header { n_context: 1024, kv_bytes_per_token: 6 * KIB });
+        let model = Model::File { path: "/m/small.gguf".into(), bytes: Some(6 * MIB), header };
+        let text = Plan { model, ..plan(None, None) }.config(&machine(16 * GIB, "", None));
+        assert_eq!((parsed(&text).models[0].context, parsed(&text).models[0].sequences), (Some(1024), 32));
+        assert!(text.contains("about 6.0 MiB of keys and values each"), "{text}");
     }
 
     proptest! {
         #[test]
         fn whatever_the_machine_it_can_be_read(
             free in any::<u64>(), weights in proptest::option::of(any::<u64>()), gpu in proptest::option::of(any::<u64>()),
-            name in "\\PC{0,40}", path in "[^\0]{1,60}", nodes in proptest::option::of(0u32..=200_000), maps in proptest::option::of(any::<u64>()),
+            trained in proptest::option::of(any::<u32>()), name in "\\PC{0,40}", path in "[^\0]{1,60}", nodes in proptest::option::of(0u32..=200_000), maps in proptest::option::of(any::<u64>()),
             system in "(Linux )?[0-9.a-z]{0,12}", of in prop_oneof![Just("tiny"), Just("medium"), Just("large")],
         ) {
             let mut machine = machine(free / 2, &system, maps);
             machine.processor.model = name.clone();
             machine.gpus = gpu.into_iter().map(|free_bytes| Gpu { name: name.clone(), memory_bytes: free_bytes, free_bytes, driver: String::new() }).collect();
-            let model = Model::File { path: PathBuf::from("/").join(&path), bytes: weights };
+            let model = Model::File { path: PathBuf::from("/").join(&path), bytes: weights, header: trained.map(|n_context| Header { n_context, kv_bytes_per_token: free }) };
             let plan = Plan { model, nodes, node_type: of.into() };
             let text = plan.config(&machine);
             let config = llambo_config::Config::parse(&text, "c.yaml");

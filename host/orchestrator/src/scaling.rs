@@ -200,8 +200,11 @@ impl Autoscaler {
                     own_waiting += in_line.div_ceil(admission.registry.n_types_in(id).max(1));
                 } else if is_missed {
                     // who is served elsewhere in the meantime waits for nobody here
-                    own_waiting += if admission.registry.scope(id).live == 0 { in_line.max(1) } else { 1 };
+                    own_waiting += if admission.registry.scope(id).live == 0 { in_line } else { 0 };
                 }
+            }
+            if is_missed {
+                own_waiting = own_waiting.max(1);
             }
             if nodes > 0 {
                 admission.registry.was_looked_at(&own);

@@ -10,13 +10,13 @@ use crate::{
 
 impl Cluster {
     /// Brings a type into service, or puts new nodes in the place of all that it has: `make` makes them while the old ones serve, which then
-    /// finish what they have. Waits for other operations to end first. Answers with what `make` says.
+    /// finish what they have. Waits for other operations to end first. `reason` is told as an event. Answers with what `make` says.
     ///
     /// # Errors
     /// [`ClusterError::Draining`], or those of `make`: nothing was changed. [`ClusterError::DuplicateNode`] as for [`Self::add`].
     pub async fn replace(
         &self,
-        info: &TypeInfo,
+        (info, reason): (&TypeInfo, &'static str),
         make: impl Future<Output = Result<SpawnOutcome, SpawnError>>,
     ) -> Result<SpawnReport, ClusterError> {
         let _turn = self.turn().await;
@@ -25,7 +25,7 @@ impl Cluster {
         }
         let outcome = make.await?;
         let before = keys(self.nodes_of(&info.name, |_| true));
-        let report = self.take_in(info, outcome, "a module was published")?;
+        let report = self.take_in(info, outcome, reason)?;
         self.drain_keys(&before, "a newer version took its place");
         Ok(report)
     }

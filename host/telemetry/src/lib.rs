@@ -10,7 +10,7 @@ mod table;
 mod traces;
 
 pub use aliases::aliases;
-pub use logs::{LogFormat, Logs};
+pub use logs::{LogFormat, Logs, Writing};
 pub use table::{Described, Kind, Listing, describe, labels_of};
 pub use traces::{Destination, Exporting, Protocol, SpanQueue, Waiting, headers, span_queue};
 
@@ -42,6 +42,10 @@ pub enum TelemetryError {
 
 /// Describes this crate's metrics to the recorder; call once, after it is installed.
 pub fn describe_metrics() {
+    metrics::describe_counter!(
+        "llambo_log_lines_lost_total",
+        "Log lines that nobody took in time: standard error was full or halted"
+    );
     metrics::describe_counter!(
         traces::SPANS,
         "Parts of traces, by outcome: sent, dropped because the queue was full, failed because the collector did not take them"

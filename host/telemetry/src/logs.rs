@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use llambo_inference::trace::TARGET;
 use tracing::Subscriber;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, Targets},
@@ -13,6 +14,9 @@ use tracing_subscriber::{
 };
 
 use crate::{SpanQueue, TelemetryError};
+
+/// Lines that wait for whoever reads them. Those beyond are lost, and counted.
+const MAX_WAITING: usize = 16_384;
 
 /// Which lines are written, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +37,37 @@ pub enum LogFormat {
     Json,
 }
 
+/// Lines are written as long as this is there; its end writes those that wait.
+pub struct Writing {
+    _guard: WorkerGuard,
+    lost: ErrorCounter,
+}
+
+impl Writing {
+    /// Brings the metrics of the lines up to date.
+    pub fn publish(&self) {
+        metrics::counter!("llambo_log_lines_lost_total").absolute(self.lost.dropped_lines() as u64);
+    }
+}
+
+/// On a thread of its own: a terminal that was halted or a full pipe holds up nobody who has something to say.
+fn patient(writer: impl io::Write + Send + 'static, max_waiting: usize) -> (NonBlocking, Writing) {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(max_waiting).thread_name("llambo-log");
+    let (lines, guard) = builder.finish(writer);
+    let lost = lines.error_counter();
+    (lines, Writing { _guard: guard, lost })
+}
+
 impl Logs {
     /// Writes to standard error from now on, and takes the parts of traces where there is a queue for them.
     ///
     /// # Errors
     /// [`TelemetryError::Level`], or [`TelemetryError::Taken`] when this was done before.
-    pub fn start(&self, spans: Option<&SpanQueue>) -> Result<(), TelemetryError> {
-        let subscriber = self.subscriber(spans, io::stderr, io::stderr().is_terminal())?;
-        subscriber.try_init().map_err(|e| TelemetryError::Taken(e.to_string()))
+    pub fn start(&self, spans: Option<&SpanQueue>) -> Result<Writing, TelemetryError> {
+        let (lines, writing) = patient(io::stderr(), MAX_WAITING);
+        let subscriber = self.subscriber(spans, lines, io::stderr().is_terminal())?;
+        subscriber.try_init().map_err(|e| TelemetryError::Taken(e.to_string()))?;
+        Ok(writing)
     }
 
     /// The same, to a writer of the caller's.
@@ -96,6 +123,29 @@ mod tests {
         tracing::subscriber::with_default(subscriber, say);
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn who_reads_no_lines_holds_up_nobody() {
+        /// Takes nothing until it is let.
+        struct Halted(std::sync::mpsc::Receiver<()>);
+        impl io::Write for Halted {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (go_on, halted) = std::sync::mpsc::sync_channel::<()>(1);
+        let (lines, writing) = patient(Halted(halted), 10);
+        let logs = Logs { level: "info".into(), format: LogFormat::Text };
+        let subscriber = logs.subscriber(None, lines, false).unwrap();
+        tracing::subscriber::with_default(subscriber, || (0..1000).for_each(|n| tracing::info!(n, "said")));
+        assert!((980..1000).contains(&writing.lost.dropped_lines()), "{}", writing.lost.dropped_lines());
+        drop(go_on);
     }
 
     #[test]

@@ -141,6 +141,8 @@ impl Inference for Service {
         }
         let mut models: Vec<_> = models.into_iter().map(|model| models::told(&self.door.host, model)).collect();
         models.retain(|model| caller.has_model(&ModelName::from(&model.name)));
+        // who names no model gets the first
+        models.sort_by_key(|model| model.name != self.door.host.default_model.as_str());
         Ok(Response::new(v1::ListModelsResponse { models }))
     }
 }

@@ -191,7 +191,7 @@ pub(crate) enum Cluster {
 /// Where the host speaks HTTP.
 #[derive(Clone, Debug, Group)]
 pub(crate) struct HttpPort {
-    /// Address of the host's HTTP port; without it, port 7480 of `--host`
+    /// Address of the host's HTTP port; without it, port 7480 of `--host`, if that is at 7400
     #[arg(long, global = true, env = "LLAMBO_HTTP", value_name = "URL", value_parser = address)]
     pub(crate) http: Option<String>,
 }

@@ -4,11 +4,19 @@ use std::time::Duration;
 
 /// `host:port` is as good as `http://host:port`.
 pub(super) fn address(text: &str) -> Result<String, String> {
-    match text.split_once("://") {
-        Some(("http" | "https", rest)) if !rest.trim_matches('/').is_empty() => Ok(text.trim_end_matches('/').to_owned()),
-        None if !text.is_empty() => Ok(format!("http://{}", text.trim_end_matches('/'))),
-        _ => Err("write it like `http://127.0.0.1:7400` or `https://host:7400`".into()),
-    }
+    const FORM: &str = "write it like `http://127.0.0.1:7400` or `https://host:7400`";
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let whole = whole.trim_end_matches('/');
+    let uri: hyper::Uri = whole.parse().map_err(|_| FORM)?;
+    let authority = uri.authority().ok_or(FORM)?;
+    let is_plain = matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.path_and_query().is_none_or(|rest| rest.as_str() == "/")
+        && !authority.as_str().contains('@')
+        // what follows the colon is a port that exists
+        && (authority.port().is_none() || authority.port_u16().is_some_and(|port| port > 0))
+        && !authority.as_str().ends_with(':')
+        && !authority.host().is_empty();
+    if is_plain { Ok(whole.to_owned()) } else { Err(FORM.into()) }
 }
 
 /// `30s`, `500ms`, `2m`, `1h`; a number alone is seconds.

@@ -18,7 +18,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one answer: a page of metrics or of tasks has some megabytes at most.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// Where hosts speak HTTP unless they are told otherwise.
+/// Where hosts speak gRPC and HTTP unless they are told otherwise.
+const GRPC_PORT: u16 = 7400;
 const PORT: u16 = 7480;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -38,14 +39,22 @@ pub(crate) struct Answer {
 // === impl Port ===
 
 impl<'a> Port<'a> {
-    /// The port that was named; otherwise the usual one of the machine where `host` is.
-    pub(crate) fn of(port: &HttpPort, host: &str, trust: &'a Trust) -> Self {
-        let beside = || -> Option<String> {
-            let uri: Uri = host.parse().ok()?;
-            Some(format!("{}://{}:{PORT}", uri.scheme_str()?, uri.host()?))
-        };
-        let usual = || beside().unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"));
-        Self { address: port.http.clone().unwrap_or_else(usual), trust }
+    /// The port that was named; otherwise the usual one beside `host`, if that is at its usual one too.
+    ///
+    /// # Errors
+    /// `host` is at another port: who knows where its HTTP is, and whose the usual one is there.
+    pub(crate) fn of(port: &HttpPort, host: &str, trust: &'a Trust) -> Result<Self, Failure> {
+        if let Some(address) = &port.http {
+            return Ok(Self { address: address.clone(), trust });
+        }
+        let uri: Option<Uri> = host.parse().ok();
+        let beside = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.host()?, uri.port_u16())));
+        match beside {
+            Some((scheme, name, None | Some(GRPC_PORT))) => Ok(Self { address: format!("{scheme}://{name}:{PORT}"), trust }),
+            _ => Err(Failure::wrong_usage(format!(
+                "this goes to the host's HTTP port, and `{host}` is not at the usual one for gRPC, {GRPC_PORT}; name it by `--http` or LLAMBO_HTTP"
+            ))),
+        }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -132,10 +141,14 @@ impl<'a> Port<'a> {
     }
 
     /// What the host says is wrong, in the form of `/v2`.
-    fn refused(&self, status: StatusCode, body: &[u8]) -> Failure {
+    pub(crate) fn refused(&self, status: StatusCode, body: &[u8]) -> Failure {
         match status {
             StatusCode::UNAUTHORIZED => {
-                let what = format!("`{}` is for those who have a token; give `--token-file` or LLAMBO_TOKEN", self.address);
+                let what = if self.trust.token.is_some() || self.trust.token_file.is_some() {
+                    format!("`{}` does not know this token, or it was revoked", self.address)
+                } else {
+                    format!("`{}` is for those who have a token; give `--token-file` or LLAMBO_TOKEN", self.address)
+                };
                 return Failure::because("UNAUTHENTICATED", what);
             }
             StatusCode::FORBIDDEN => {
@@ -194,12 +207,14 @@ mod tests {
         let trust = Trust::default();
         let of = |http: Option<&str>, host: &str| {
             let port = HttpPort { http: http.map(ToOwned::to_owned) };
-            Port::of(&port, host, &trust).address
+            Port::of(&port, host, &trust).map(|port| port.address).map_err(|failure| failure.message().to_owned())
         };
-        assert_eq!(of(None, "http://127.0.0.1:7400"), "http://127.0.0.1:7480");
-        assert_eq!(of(None, "https://far.example:443"), "https://far.example:7480");
-        assert_eq!(of(None, "http://[::1]:7400"), "http://[::1]:7480");
-        assert_eq!(of(Some("http://h:1"), "https://far.example"), "http://h:1");
+        assert_eq!(of(None, "http://127.0.0.1:7400").unwrap(), "http://127.0.0.1:7480");
+        assert_eq!(of(None, "https://far.example").unwrap(), "https://far.example:7480");
+        assert_eq!(of(None, "http://[::1]:7400").unwrap(), "http://[::1]:7480");
+        assert_eq!(of(Some("http://h:1"), "https://far.example:99").unwrap(), "http://h:1");
+        // another host may be at 7480 there
+        assert!(of(None, "http://127.0.0.1:7500").unwrap_err().contains("name it by `--http`"));
     }
 
     #[test]

@@ -116,12 +116,19 @@ pub(crate) fn generate(args: &GenerateConfig, json: bool) -> Result<u8, Failure>
 fn suited(wish: &Wish) -> Result<String, Failure> {
     let model = Model::of(wish.model.as_deref());
     match &model {
-        Model::File { path, bytes: None } => {
+        Model::File { path, bytes: None, .. } => {
             // another machine may have it
             let _ = writeln!(io::stderr(), "note: `{}` is not a file here; the host will need it", path.display());
         }
         Model::File { path, .. } if path.to_str().is_none() => {
             return Err(Failure::bad_input(format!("`{}` is no path in UTF-8, which a configuration needs", path.display())));
+        }
+        Model::File { path, header: None, .. } => {
+            let _ = writeln!(
+                io::stderr(),
+                "note: `{}` is no GGUF file that can be read; `llamboctl models show` says why",
+                path.display()
+            );
         }
         _ => {}
     }

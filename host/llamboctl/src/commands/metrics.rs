@@ -49,9 +49,7 @@ async fn fetch(port: &Port<'_>) -> Result<String, Failure> {
     let address = port.address();
     match status {
         StatusCode::OK => Ok(String::from_utf8_lossy(&body).into_owned()),
-        StatusCode::UNAUTHORIZED => Err(Failure::refused(format!(
-            "`{address}/metrics` is for those who have a token; give `--token-file` or LLAMBO_TOKEN"
-        ))),
+        StatusCode::UNAUTHORIZED => Err(port.refused(status, &body)),
         StatusCode::FORBIDDEN => {
             Err(Failure::refused(format!("`{address}/metrics` needs a token with the permission `observe`")))
         }

@@ -90,9 +90,9 @@ pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<
         Command::Hosts { here: false } | Command::Cluster(Cluster::Hosts) => hosts::hosts(&session()?).await,
         Command::Worker(args) => workers::worker(&session()?, args).await,
         Command::Cluster(Cluster::Test { port, timeout }) => {
-            rehearsal::test(&session()?, &Port::of(&port, host, trust), timeout).await
+            rehearsal::test(&session()?, &Port::of(&port, host, trust)?, timeout).await
         }
-        Command::Task(args) => tasks::task(&Port::of(&args.port, host, trust), args.task, json).await,
+        Command::Task(args) => tasks::task(&Port::of(&args.port, host, trust)?, args.task, json).await,
         Command::Events(args) => events::events(&session()?, args).await,
         Command::Spawn(args) => cluster::spawn(&session()?, &args).await,
         Command::Scale(args) => cluster::scale(&session()?, &args).await,
@@ -105,7 +105,7 @@ pub(crate) async fn run_at(door: &Door, command: Command, json: bool) -> Result<
         Command::Fault(args) => faults::fault(&session()?, args).await,
         Command::Session(args) => sessions::session(&session()?, args).await,
         Command::Health(args) => cluster::health(&session()?, &args).await,
-        Command::Metrics(args) => metrics::metrics(&Port::of(&args.port, host, trust), args.export.is_some(), json).await,
+        Command::Metrics(args) => metrics::metrics(&Port::of(&args.port, host, trust)?, args.export.is_some(), json).await,
         Command::Config(crate::args::Config::Validate { file }) => local::validate(&file, json),
         Command::Init(args) | Command::Cluster(Cluster::Init(args)) => local::init(&args, json),
         Command::GenerateConfig(args) => local::generate(&args, json),

@@ -108,8 +108,9 @@ fn to_text(out: &mut impl Write, s: &StatusResponse) -> io::Result<()> {
         let label = if i == 0 { "models" } else { "" };
         writeln!(
             out,
-            "{label:<8}  {}: {} of {} sequences decoding, {} waiting, {}",
+            "{label:<8}  {}: {}{} of {} sequences decoding, {} waiting, {}",
             m.name,
+            if matches!(m.state.as_str(), "" | "loaded") { String::new() } else { format!("{}, ", m.state) },
             m.n_running,
             m.n_sequences,
             m.n_waiting,

@@ -113,7 +113,9 @@ fn watch(mut words: Vec<String>) -> Result<Watch, String> {
     }
     match words.first().map(String::as_str) {
         None => Err("write `watch [--interval TIME] COMMAND`, for example `watch status`".into()),
-        Some(name @ ("watch" | "set" | "exit" | "quit")) => Err(format!("`{name}` cannot be watched")),
+        Some(name @ ("watch" | "set" | "exit" | "quit" | "dish" | "top" | "limbot")) => {
+            Err(format!("`{name}` cannot be watched"))
+        }
         Some(_) => {
             watch.command = words;
             Ok(watch)

@@ -96,6 +96,8 @@ fn all(served: &Served, caller: &Caller) -> Vec<ModelObject> {
         }
     }
     models.retain(|model| caller.has_model(&ModelName::from(&model.id)));
+    // who names no model gets the first
+    models.sort_by_key(|model| model.id != host.default_model.as_str());
     models
 }
 
