@@ -1,6 +1,11 @@
 //! What the host writes about itself: to standard error, never a prompt or an answer.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::mpsc::sync_channel,
+    thread,
+    time::Duration,
+};
 
 use llambo_inference::trace::TARGET;
 use tracing::Subscriber;
@@ -37,9 +42,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// Lines are written as long as this is there; its end writes those that wait.
+/// What lines that wait get to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Lines are written as long as this is there; its end writes those that wait, if somebody takes them.
 pub struct Writing {
-    _guard: WorkerGuard,
+    guard: Option<WorkerGuard>,
     lost: ErrorCounter,
 }
 
@@ -50,12 +58,27 @@ impl Writing {
     }
 }
 
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let guard = self.guard.take();
+        let (done, is_done) = sync_channel::<()>(1);
+        // on a thread that may be left behind: the guard itself has something to say to standard output, which may be as full
+        let ending = thread::Builder::new().name("llambo-log-end".into()).spawn(move || {
+            drop(guard);
+            drop(done);
+        });
+        if ending.is_ok() {
+            let _ = is_done.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
 /// On a thread of its own: a terminal that was halted or a full pipe holds up nobody who has something to say.
 fn patient(writer: impl io::Write + Send + 'static, max_waiting: usize) -> (NonBlocking, Writing) {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(max_waiting).thread_name("llambo-log");
     let (lines, guard) = builder.finish(writer);
     let lost = lines.error_counter();
-    (lines, Writing { _guard: guard, lost })
+    (lines, Writing { guard: Some(guard), lost })
 }
 
 impl Logs {

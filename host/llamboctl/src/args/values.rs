@@ -12,10 +12,9 @@ pub(super) fn address(text: &str) -> Result<String, String> {
     let is_plain = matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.path_and_query().is_none_or(|rest| rest.as_str() == "/")
         && !authority.as_str().contains('@')
-        // what follows the colon is a port that exists
-        && (authority.port().is_none() || authority.port_u16().is_some_and(|port| port > 0))
-        && !authority.as_str().ends_with(':')
-        && !authority.host().is_empty();
+        && !authority.host().is_empty()
+        // whatever follows the name is a port that exists: others would be taken for 80
+        && (authority.as_str() == authority.host() || authority.port_u16().is_some_and(|port| port > 0));
     if is_plain { Ok(whole.to_owned()) } else { Err(FORM.into()) }
 }
 
@@ -170,7 +169,7 @@ mod tests {
         assert_eq!(address("10.0.0.1:7400").as_deref(), Ok("http://10.0.0.1:7400"));
         assert_eq!(address("http://h:1/").as_deref(), Ok("http://h:1"));
         assert_eq!(address("https://h").as_deref(), Ok("https://h"));
-        for bad in ["", "ftp://h", "http://", "https://"] {
+        for bad in ["", "ftp://h", "http://", "https://", "h:99999", "h:0", "h:", "h:x", "http://user@h", "http://h/path"] {
             assert!(address(bad).is_err(), "{bad}");
         }
     }
