@@ -38,7 +38,7 @@ pub enum FinishReason {
 
 impl FinishReason {
     /// The name used on the wire.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",

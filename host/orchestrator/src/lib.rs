@@ -39,6 +39,7 @@ mod index;
 mod latencies;
 mod lease;
 mod listing;
+mod meters;
 mod moving;
 mod observe;
 mod proposal;

@@ -1,19 +1,21 @@
 //! What is measured of a request besides its record: by its model, and as parts of its trace.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use llambo_inference::{Finished, GenerateRequest, NodeId, Part, TraceContext, part};
-use metrics::{Gauge, Histogram, SharedString, counter, gauge, histogram};
 use tokio::time::Instant;
+
+use crate::meters::Meters;
 
 /// One request from its arrival to its end. Dropping it ends its parts.
 pub(crate) struct Observed {
-    model: SharedString,
+    meters: Arc<Meters>,
     /// How it ended, where it was answered.
     finish: Option<&'static str>,
-    /// Requests that have no node yet, while it is one of them.
-    pending: Option<Gauge>,
-    intervals: Option<(Histogram, Instant)>,
+    /// It has no node yet.
+    is_pending: bool,
+    /// When the last token came.
+    last: Option<Instant>,
     // the first of these two ends before the second begins
     queue: Part,
     node: Part,
@@ -22,20 +24,18 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(crate) fn open(request: &GenerateRequest) -> Self {
-        let model = SharedString::from(request.model.to_string());
-        let pending = gauge!("llambo_orchestrator_pending_requests", "model" => model.clone());
-        pending.increment(1.0);
+    pub(crate) fn open(meters: Arc<Meters>, request: &GenerateRequest) -> Self {
+        meters.pending.increment(1.0);
         let trace = request.routing.trace;
         let queue = part!(trace, "queue", llambo.priority = request.priority.as_str());
-        Self { model, finish: None, pending: Some(pending), intervals: None, queue, node: Part::default(), trace, n_attempts: 0 }
+        Self { meters, finish: None, is_pending: true, last: None, queue, node: Part::default(), trace, n_attempts: 0 }
     }
 
     /// It got a node, its first one or another. Answers with where the node's own parts belong.
     pub(crate) fn assigned(&mut self, node: &NodeId, waited: Duration) {
         self.n_attempts += 1;
         if self.n_attempts == 1 {
-            histogram!("llambo_orchestrator_queue_wait_seconds", "model" => self.model.clone()).record(waited);
+            self.meters.queue_wait.record(waited);
         }
         self.is_no_longer_pending();
         self.queue.end();
@@ -58,14 +58,13 @@ impl Observed {
     pub(crate) fn generated(&mut self, n_tokens: u32, ttft: Option<Duration>) {
         let now = Instant::now();
         if let Some(ttft) = ttft {
-            histogram!("llambo_orchestrator_ttft_seconds", "model" => self.model.clone()).record(ttft);
-            let intervals = histogram!("llambo_orchestrator_token_interval_seconds", "model" => self.model.clone());
-            self.intervals = Some((intervals, now));
-        } else if let Some((intervals, last)) = &mut self.intervals
+            self.meters.ttft.record(ttft);
+            self.last = Some(now);
+        } else if let Some(last) = &mut self.last
             && n_tokens > 0
         {
             let interval = now.saturating_duration_since(*last) / n_tokens;
-            intervals.record_many(interval, n_tokens as usize);
+            self.meters.token_interval.record_many(interval, n_tokens as usize);
             *last = now;
         }
     }
@@ -89,13 +88,13 @@ impl Observed {
             self.failed("CANCELLED");
         }
         let reason = self.finish.unwrap_or(outcome);
-        counter!("llambo_orchestrator_ended_total", "model" => self.model.clone(), "reason" => reason).increment(1);
-        histogram!("llambo_orchestrator_request_seconds", "model" => self.model.clone()).record(took);
+        self.meters.ended(reason);
+        self.meters.request.record(took);
     }
 
     fn is_no_longer_pending(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            pending.decrement(1.0);
+        if std::mem::take(&mut self.is_pending) {
+            self.meters.pending.decrement(1.0);
         }
     }
 }
@@ -114,7 +113,7 @@ mod tests {
     use super::*;
 
     fn observed() -> Observed {
-        Observed::open(&GenerateRequest {
+        let request = GenerateRequest {
             id: "r".into(),
             model: "m".into(),
             node_type: None,
@@ -126,7 +125,8 @@ mod tests {
             priority: Priority::default(),
             journal: None,
             log: None,
-        })
+        };
+        Observed::open(Arc::new(Meters::of(&request.model)), &request)
     }
 
     /// The page of metrics after `happens`.

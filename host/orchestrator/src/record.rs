@@ -132,6 +132,18 @@ impl Outcome {
             Self::Rejected => "rejected",
         }
     }
+
+    /// Labels that are written out need not be put together for each request.
+    fn count(self) {
+        const ENDED: &str = "llambo_orchestrator_requests_total";
+        match self {
+            Self::Finished => metrics::counter!(ENDED, "outcome" => "finished"),
+            Self::Failed => metrics::counter!(ENDED, "outcome" => "failed"),
+            Self::Cancelled => metrics::counter!(ENDED, "outcome" => "cancelled"),
+            Self::Rejected => metrics::counter!(ENDED, "outcome" => "rejected"),
+        }
+        .increment(1);
+    }
 }
 
 // === impl Record ===
@@ -155,7 +167,7 @@ impl Record {
             asked: None,
             first: None,
             tier: None,
-            observed: Observed::open(request),
+            observed: Observed::open(shared.meters.of(&request.model), request),
         }
     }
 
@@ -255,7 +267,7 @@ impl Drop for Record {
         }
         counters.input_tokens.fetch_add(self.usage.input_tokens.into(), Ordering::Relaxed);
         counters.output_tokens.fetch_add(self.usage.output_tokens.into(), Ordering::Relaxed);
-        metrics::counter!("llambo_orchestrator_requests_total", "outcome" => outcome).increment(1);
+        self.outcome.count();
         if let Some((Some(wanted), served)) = self.tier {
             self.shared.tiers.ended(wanted, served);
             let labels = [("wanted", wanted.to_string()), ("served", served.to_string())];

@@ -26,6 +26,7 @@ use crate::{
     faults::Faults,
     homes::Homes,
     lease::Lease,
+    meters::AllMeters,
     quota::Quotas,
     record::Counters,
     registry::NodeKey,
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
     pub(crate) events: Arc<Events>,
     pub(crate) tiers: TierCounters,
+    pub(crate) meters: AllMeters,
     /// Told when somebody waits for a type that has no nodes.
     pub(crate) wanted: Notify,
     /// Whether there are types of different tiers at all.
@@ -75,6 +77,7 @@ impl Shared {
             faults: Faults::default(),
             events: Arc::default(),
             tiers: TierCounters::default(),
+            meters: AllMeters::default(),
             wanted: Notify::new(),
             has_tiers: AtomicBool::new(false),
             admission: Mutex::new(admission),
