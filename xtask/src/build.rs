@@ -27,8 +27,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
 /// # Errors
 /// When cargo fails; it has said why.
 pub(crate) fn build(words: &[String]) -> Result<Programs, Failure> {
-    // the whole workspace and not two packages: cargo then unites the features of dependencies as it does for the tests,
-    // and nothing is built twice
+    // the whole workspace and not two packages: cargo then unites the features of dependencies as it does for the tests, but for those that
+    // tests alone ask for
     step::run(
         "build the programs (the first time also llama.cpp and wasmtime: 10 to 20 minutes on two cores)",
         environment::cargo().args(["build", "--release", "--workspace", "--bins"]).args(words),
