@@ -100,7 +100,10 @@ fn ctrl_c_stops_a_command_and_a_watch_and_not_the_shell() {
     terminal.shows("2 \u{1b}[32mready");
     terminal.types(CTRL_C);
     terminal.shows("interrupted");
+    terminal.shows("dish> ");
     terminal.types(&format!("not meant{CTRL_C}"));
+    // what is typed ahead of the prompt may be lost
+    terminal.shows("dish> ");
     terminal.enters("echo still here");
     terminal.shows("still here\r\n");
     terminal.shows("dish> ");
