@@ -5,14 +5,9 @@ use std::{fs, sync::Arc};
 use llambo_config::{Config, LogFormat, OtlpProtocol, Tracing};
 use llambo_edge::Page;
 use llambo_telemetry::{Destination, Listing, Logs, Protocol, TelemetryError, Waiting, Writing, span_queue};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::Failure;
-
-/// From 0.1 us to a minute: a choice of node is far below, a long answer at the upper end.
-const SECONDS_BUCKETS: [f64; 18] =
-    [1e-7, 1e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
-const SEQUENCES_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Labels of metrics. `llambo metrics` prints them below the metrics.
 const LABELS: [(&str, &str); 15] = [
@@ -102,11 +97,7 @@ fn destination(tracing: &Tracing) -> Result<Option<Destination>, Failure> {
 
 /// Counts and measures from now on.
 pub(crate) fn record() -> Result<PrometheusHandle, Failure> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_sequences".into()), &SEQUENCES_BUCKETS))
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|e| Failure::Machine(format!("metrics cannot be recorded: {e}")))?;
+    let handle = llambo_telemetry::record().map_err(|e| Failure::Machine(e.to_string()))?;
     describe();
     Ok(handle)
 }

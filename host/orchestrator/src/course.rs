@@ -26,7 +26,7 @@ use crate::{
 /// All that is needed to send a request to one more node.
 pub(crate) struct Course {
     shared: Arc<Shared>,
-    request: GenerateRequest,
+    request: Box<GenerateRequest>,
     deadline: Option<Instant>,
     guide: Guide,
     wanted: Wanted,
@@ -60,9 +60,9 @@ impl Course {
     /// Finds a node, waiting for one if all are busy, and starts the generation on it.
     pub(crate) async fn begin(
         shared: &Arc<Shared>,
-        mut request: GenerateRequest,
+        mut request: Box<GenerateRequest>,
         record: &mut Record,
-    ) -> Result<(Self, Leg), DispatchError> {
+    ) -> Result<(Box<Self>, Leg), DispatchError> {
         let deadline = request.deadline.map(Instant::from_std);
         if deadline.is_some_and(|at| at <= Instant::now()) {
             return Err(InferenceError::DeadlineExceeded { n_generated: 0 }.into());
@@ -79,8 +79,8 @@ impl Course {
         shared.apply(effects);
         let (ticket, admitted) = admitted?;
         request.journal.get_or_insert_default();
-        let mut course =
-            Self { shared: Arc::clone(shared), request, deadline, guide, wanted, ticket, tier: None, failed: Vec::new() };
+        let shared = Arc::clone(shared);
+        let mut course = Box::new(Self { shared, request, deadline, guide, wanted, ticket, tier: None, failed: Vec::new() });
         let lease = course.enter(admitted).await?;
         let leg = course.ask(lease, record).await?;
         Ok((course, leg))
@@ -205,13 +205,13 @@ impl Course {
 async fn first_event(
     shared: &Shared,
     lease: &mut Lease,
-    request: GenerateRequest,
+    request: Box<GenerateRequest>,
     deadline: Option<Instant>,
 ) -> Result<(AnswerEvent, AnswerStream), InferenceError> {
     lease.mark_used();
     let asked = Instant::now();
     let start = async {
-        let events = lease.node().generate(request).await?;
+        let events = lease.node().generate(*request).await?;
         let node_type = || shared.lock().registry.entry(lease.key()).map(|entry| entry.node_type.clone());
         let mut events = shared.faults.befall(lease.node_id(), node_type, events);
         match events.next().await {

@@ -34,14 +34,18 @@ impl Dispatcher {
     /// Before a node was found: [`DispatchError::QueueFull`], [`DispatchError::WaitExpired`], [`DispatchError::NoNode`],
     /// [`DispatchError::Draining`], [`DispatchError::UnknownType`], [`DispatchError::WrongModel`]. Otherwise what the last
     /// node said, or that the deadline passed, as [`DispatchError::Inference`].
-    pub async fn dispatch(&self, request: GenerateRequest) -> Result<Routed, DispatchError> {
-        if request.routing.answers > 1 {
-            return self.fuse(request).await;
+    pub fn dispatch(&self, request: GenerateRequest) -> impl Future<Output = Result<Routed, DispatchError>> + Send + '_ {
+        // what goes from one future into the next is copied each time
+        let request = Box::new(request);
+        async move {
+            if request.routing.answers > 1 {
+                return self.fuse(*request).await;
+            }
+            self.dispatch_to_one(request).await
         }
-        self.dispatch_to_one(request).await
     }
 
-    pub(crate) async fn dispatch_to_one(&self, request: GenerateRequest) -> Result<Routed, DispatchError> {
+    pub(crate) async fn dispatch_to_one(&self, request: Box<GenerateRequest>) -> Result<Routed, DispatchError> {
         let mut record = Record::open(&self.shared, &request);
         match Course::begin(&self.shared, request, &mut record).await {
             Ok((course, mut leg)) => {

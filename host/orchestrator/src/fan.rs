@@ -35,7 +35,7 @@ impl Dispatcher {
     /// answered by then is stopped. The answer comes as one piece; it costs what all of them cost.
     pub(crate) async fn fuse(&self, request: GenerateRequest) -> Result<Routed, DispatchError> {
         let n = request.routing.answers.min(MAX_ANSWERS);
-        let mut asking: Asking = (0..n).map(|i| self.ask_whole(share_of(&request, i))).collect();
+        let mut asking: Asking = (0..n).map(|i| self.ask_whole(Box::new(share_of(&request, i)))).collect();
         let (mut answers, mut error): (Vec<Whole>, Option<DispatchError>) = (Vec::new(), None);
         while let Some(answer) = asking.next().await {
             match answer {
@@ -75,7 +75,7 @@ impl Dispatcher {
         Majority.fuse(&ask).map(Fused::Pick)
     }
 
-    fn ask_whole(&self, request: GenerateRequest) -> BoxFuture<'static, Result<Whole, DispatchError>> {
+    fn ask_whole(&self, request: Box<GenerateRequest>) -> BoxFuture<'static, Result<Whole, DispatchError>> {
         let door = self.clone();
         Box::pin(async move {
             let began = Instant::now();

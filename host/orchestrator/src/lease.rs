@@ -25,7 +25,7 @@ pub struct Lease {
 impl Lease {
     pub(crate) fn new(shared: &Arc<Shared>, pick: Pick) -> Self {
         if pick.choice > Duration::ZERO {
-            metrics::histogram!("llambo_orchestrator_choice_seconds").record(pick.choice);
+            shared.meters.chosen(pick.choice);
         }
         Self {
             shared: Arc::clone(shared),

@@ -1,12 +1,15 @@
-//! Metrics of requests by model, looked up once for each model and not for each request: a look costs the half of a microsecond.
+//! Metrics of requests, looked up once and not for each request: a look costs the half of a microsecond.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
 };
 
 use llambo_inference::{FinishReason, ModelName};
 use metrics::{Counter, Gauge, Histogram, SharedString, counter, gauge, histogram};
+
+use crate::record::Outcome;
 
 /// Models that are remembered. More names than that are made up by clients.
 const MAX_MODELS: usize = 1024;
@@ -24,9 +27,14 @@ pub(crate) struct Meters {
     ended: [(&'static str, Counter); 4],
 }
 
-/// Those of all models.
+/// Those of all models, and those that belong to none.
 #[derive(Default)]
-pub(crate) struct AllMeters(RwLock<HashMap<ModelName, Arc<Meters>>>);
+pub(crate) struct AllMeters {
+    models: RwLock<HashMap<ModelName, Arc<Meters>>>,
+    choice: OnceLock<Histogram>,
+    /// By outcome. One appears when it first counts, as in any registry.
+    requests: [OnceLock<Counter>; Outcome::COUNT],
+}
 
 impl Meters {
     pub(crate) fn of(model: &ModelName) -> Self {
@@ -57,14 +65,25 @@ fn ended(model: &SharedString, reason: &'static str) -> Counter {
 
 impl AllMeters {
     pub(crate) fn of(&self, model: &ModelName) -> Arc<Meters> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned();
+        let known = self.models.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned();
         known.unwrap_or_else(|| {
             let meters = Arc::new(Meters::of(model));
-            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.models.write().unwrap_or_else(PoisonError::into_inner);
             if all.len() < MAX_MODELS {
                 all.insert(model.clone(), Arc::clone(&meters));
             }
             meters
         })
+    }
+
+    /// How long a node was chosen for.
+    pub(crate) fn chosen(&self, took: Duration) {
+        self.choice.get_or_init(|| histogram!("llambo_orchestrator_choice_seconds")).record(took);
+    }
+
+    /// A request has ended.
+    pub(crate) fn requested(&self, outcome: Outcome) {
+        let found = || counter!("llambo_orchestrator_requests_total", "outcome" => outcome.as_str());
+        self.requests[outcome as usize].get_or_init(found).increment(1);
     }
 }

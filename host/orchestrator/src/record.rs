@@ -92,7 +92,7 @@ pub(crate) struct Record {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Finished,
     Failed,
     Cancelled,
@@ -124,25 +124,15 @@ impl Counters {
 // === impl Outcome ===
 
 impl Outcome {
-    fn as_str(self) -> &'static str {
+    pub(crate) const COUNT: usize = Self::Rejected as usize + 1;
+
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Finished => "finished",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Rejected => "rejected",
         }
-    }
-
-    /// Labels that are written out need not be put together for each request.
-    fn count(self) {
-        const ENDED: &str = "llambo_orchestrator_requests_total";
-        match self {
-            Self::Finished => metrics::counter!(ENDED, "outcome" => "finished"),
-            Self::Failed => metrics::counter!(ENDED, "outcome" => "failed"),
-            Self::Cancelled => metrics::counter!(ENDED, "outcome" => "cancelled"),
-            Self::Rejected => metrics::counter!(ENDED, "outcome" => "rejected"),
-        }
-        .increment(1);
     }
 }
 
@@ -267,7 +257,7 @@ impl Drop for Record {
         }
         counters.input_tokens.fetch_add(self.usage.input_tokens.into(), Ordering::Relaxed);
         counters.output_tokens.fetch_add(self.usage.output_tokens.into(), Ordering::Relaxed);
-        self.outcome.count();
+        self.shared.meters.requested(self.outcome);
         if let Some((Some(wanted), served)) = self.tier {
             self.shared.tiers.ended(wanted, served);
             let labels = [("wanted", wanted.to_string()), ("served", served.to_string())];

@@ -45,14 +45,14 @@ enum Stage {
 struct Running {
     // dropped in this order: the node must be free before its place is given to the next
     events: AnswerStream,
-    course: Course,
+    course: Box<Course>,
     record: Record,
     lease: Lease,
 }
 
 /// What came of going to another node, and why it went.
 struct Moved {
-    course: Course,
+    course: Box<Course>,
     record: Record,
     leg: Result<Leg, DispatchError>,
     broken: InferenceError,
@@ -61,7 +61,7 @@ struct Moved {
 // === impl Served ===
 
 impl Served {
-    pub(crate) fn new(course: Course, leg: Leg, record: Record) -> Self {
+    pub(crate) fn new(course: Box<Course>, leg: Leg, record: Record) -> Self {
         let deadline = course.deadline().map(|at| Box::pin(sleep_until(at)));
         let (told, stall_timeout) = (Told::default(), course.stall_timeout());
         let mut served =
@@ -71,7 +71,7 @@ impl Served {
     }
 
     /// From here on this node's answer is told, which has begun: what is told of that.
-    fn run(&mut self, course: Course, leg: Leg, record: Record) -> Option<Event> {
+    fn run(&mut self, course: Box<Course>, leg: Leg, record: Record) -> Option<Event> {
         let Leg { first, events, lease, .. } = leg;
         self.stage = Stage::Running(Box::new(Running { events, course, record, lease }));
         self.take(Ok(first))

@@ -6,11 +6,13 @@
 mod aliases;
 mod logs;
 mod page;
+mod recorder;
 mod table;
 mod traces;
 
 pub use aliases::aliases;
 pub use logs::{LogFormat, Logs, Writing};
+pub use recorder::record;
 pub use table::{Described, Kind, Listing, describe, labels_of};
 pub use traces::{Destination, Exporting, Protocol, SpanQueue, Waiting, headers, span_queue};
 
@@ -24,6 +26,9 @@ pub enum TelemetryError {
     /// There is a subscriber already.
     #[error("logs cannot be written: {0}")]
     Taken(String),
+    /// Measurements go somewhere else already.
+    #[error("metrics cannot be recorded: {0}")]
+    Recorder(String),
     /// Where traces go cannot be used.
     #[error("tracing.otlp `{endpoint}`: {cause}; write it like http://127.0.0.1:4317")]
     Destination {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use llambo_tests::rehearsal::{Stage, stage};
-use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// As in the program.
@@ -47,7 +46,7 @@ fn main() {
 }
 
 async fn serve(setting: &Stage) {
-    let metrics = PrometheusBuilder::new().install_recorder().expect("the only recorder");
+    let metrics = llambo_telemetry::record().expect("the only recorder");
     let mut term = signal(SignalKind::terminate()).expect("signals can be watched");
     let upkeep = metrics.clone();
     let keeping = tokio::spawn(async move {
