@@ -9,7 +9,7 @@ use llambo_proto::convert::Asked;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Host, Modules,
+    Host, Modules, PublishedModule,
     answer::{Answering, Deadline},
     caller::Caller,
     serve::{Closing, closed},
@@ -25,6 +25,14 @@ pub(crate) struct Door {
     pub(crate) patience: Duration,
     /// Bytes of one request at most.
     pub(crate) max_request_bytes: usize,
+}
+
+/// A name that can be asked.
+pub(crate) struct Askable {
+    pub(crate) name: ModelName,
+    pub(crate) engine: Arc<dyn InferenceEngine>,
+    /// The guest that is published under that name and asks the engine; `None`: the name is the engine's own.
+    pub(crate) module: Option<PublishedModule>,
 }
 
 impl Door {
@@ -84,6 +92,21 @@ impl Door {
         // asked first: what is not theirs is refused alike, whether it is there or not
         caller.check_model(name.unwrap_or(&self.host.default_model))?;
         self.engine(name).map_err(|error| known_to(caller, error))
+    }
+
+    /// The names that the caller may ask, the default model's first, since who names none gets that: of others they learn nothing, not even that they are there.
+    pub(crate) fn askable(&self, caller: &Caller) -> Vec<Askable> {
+        let engines = self.host.models.all();
+        let own =
+            engines.iter().map(|engine| Askable { name: engine.info().name.clone(), engine: Arc::clone(engine), module: None });
+        let modules = self.host.modules.list().into_iter().filter(|module| module.serves);
+        let published = modules.filter_map(|module| {
+            let engine = engines.iter().find(|engine| engine.info().name == module.parent)?;
+            Some(Askable { name: module.name.clone(), engine: Arc::clone(engine), module: Some(module) })
+        });
+        let mut askable: Vec<_> = own.chain(published).filter(|askable| caller.has_model(&askable.name)).collect();
+        askable.sort_by_key(|askable| askable.name != self.host.default_model);
+        askable
     }
 
     /// That a type is there and may serve the caller: for what is asked later, and would only then be told.

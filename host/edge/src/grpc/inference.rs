@@ -19,7 +19,7 @@ use super::{invalid, invalid_field, models, not_served, route};
 use crate::{
     answer::{Answering, Deadline},
     caller::Caller,
-    door::Door,
+    door::{Askable, Door},
     pump::{Pumped, pump},
 };
 
@@ -130,19 +130,15 @@ impl Inference for Service {
 
     async fn list_models(&self, request: Request<v1::ListModelsRequest>) -> Result<Response<v1::ListModelsResponse>, Status> {
         let caller = Caller::of(request.extensions());
-        let engines = self.door.host.models.all();
-        let mut models: Vec<_> = engines.iter().map(|engine| convert::model(engine.info(), engine.load())).collect();
-        for published in self.door.host.modules.list().into_iter().filter(|module| module.serves) {
-            let parent = models.iter().find(|model| model.name == published.parent.as_str());
-            if let Some(parent) = parent.cloned() {
-                let (name, of) = (published.name.to_string(), parent.name.clone());
-                models.push(v1::Model { name, parent: of, ..parent });
-            }
-        }
-        let mut models: Vec<_> = models.into_iter().map(|model| models::told(&self.door.host, model)).collect();
-        models.retain(|model| caller.has_model(&ModelName::from(&model.name)));
-        // who names no model gets the first
-        models.sort_by_key(|model| model.name != self.door.host.default_model.as_str());
+        let told = |Askable { name, engine, module }: Askable| {
+            let model = convert::model(engine.info(), engine.load());
+            let model = match module {
+                None => model,
+                Some(module) => v1::Model { name: name.to_string(), parent: module.parent.to_string(), ..model },
+            };
+            models::told(&self.door.host, model)
+        };
+        let models = self.door.askable(&caller).into_iter().map(told).collect();
         Ok(Response::new(v1::ListModelsResponse { models }))
     }
 }

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::Served;
 use crate::{
     caller::Caller,
+    door::Askable,
     http::failure::{ApiError, ErrorBody},
 };
 
@@ -84,21 +85,12 @@ pub(super) async fn one(
     Err(InferenceError::UnknownModel { model: id.into(), loaded }.into())
 }
 
-/// Those that the caller may ask: of others they learn nothing, not even that they are there.
 fn all(served: &Served, caller: &Caller) -> Vec<ModelObject> {
-    let host = &served.door.host;
-    let engines = host.models.all();
-    let mut models: Vec<ModelObject> =
-        engines.iter().map(|engine| ModelObject::new(&engine.info().name, engine.info(), served.since, None)).collect();
-    for published in host.modules.list().into_iter().filter(|module| module.serves) {
-        if let Some(engine) = engines.iter().find(|engine| engine.info().name == published.parent) {
-            models.push(ModelObject::new(&published.name, engine.info(), seconds(published.loaded_at), Some(&published.parent)));
-        }
-    }
-    models.retain(|model| caller.has_model(&ModelName::from(&model.id)));
-    // who names no model gets the first
-    models.sort_by_key(|model| model.id != host.default_model.as_str());
-    models
+    let object = |Askable { name, engine, module }: Askable| match module {
+        None => ModelObject::new(&name, engine.info(), served.since, None),
+        Some(module) => ModelObject::new(&name, engine.info(), seconds(module.loaded_at), Some(&module.parent)),
+    };
+    served.door.askable(caller).into_iter().map(object).collect()
 }
 
 fn seconds(time: SystemTime) -> u64 {
