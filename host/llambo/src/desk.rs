@@ -151,7 +151,7 @@ impl Desk {
             self.factory.insert(Arc::clone(&made));
             Ok(spawned)
         };
-        if let Err(error) = self.cluster.replace((&factory::info(&made), "a model was loaded"), spawned).await {
+        if let Err(error) = self.cluster.replace(&factory::info(&made), "a model was loaded", spawned).await {
             self.forget(name).await;
             return Err(error.into());
         }

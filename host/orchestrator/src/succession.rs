@@ -16,7 +16,8 @@ impl Cluster {
     /// [`ClusterError::Draining`], or those of `make`: nothing was changed. [`ClusterError::DuplicateNode`] as for [`Self::add`].
     pub async fn replace(
         &self,
-        (info, reason): (&TypeInfo, &'static str),
+        info: &TypeInfo,
+        reason: &'static str,
         make: impl Future<Output = Result<SpawnOutcome, SpawnError>>,
     ) -> Result<SpawnReport, ClusterError> {
         let _turn = self.turn().await;

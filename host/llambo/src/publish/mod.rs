@@ -246,7 +246,7 @@ impl Publisher {
             Ok(spawned)
         };
         let SpawnReport { nodes, spawn_p50_us, .. } =
-            self.cluster.replace((&factory::info(&made), "a module was published"), spawned).await?;
+            self.cluster.replace(&factory::info(&made), "a module was published", spawned).await?;
         let _ = version.made.set(Arc::clone(&made));
         let n_nodes = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
         let module = self.told(name, version, true, n_nodes);

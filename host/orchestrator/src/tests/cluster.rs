@@ -230,16 +230,16 @@ async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_
     let asking = |id| GenerateRequest { model: "agent".into(), ..request(id) };
     assert_eq!(stage.ask(asking("early")).await.unwrap().unwrap_err().reason(), "UNKNOWN_MODEL");
     assert_eq!(
-        stage.cluster.replace((&info, "a module was published"), make(&["agent.1-1", "agent.1-2"])).await.unwrap().nodes.len(),
+        stage.cluster.replace(&info, "a module was published", make(&["agent.1-1", "agent.1-2"])).await.unwrap().nodes.len(),
         2
     );
     let running = stage.ask(asking("a"));
     until(|| stage.load() == (1, 0)).await;
-    stage.cluster.replace((&info, "a module was published"), make(&["agent.2-1"])).await.unwrap();
+    stage.cluster.replace(&info, "a module was published", make(&["agent.2-1"])).await.unwrap();
     let later = stage.ask(asking("b"));
     until(|| stage.load() == (2, 0)).await;
     assert_eq!(ids(&stage.cluster.list(&NodeFilter::default(), 0, 10).unwrap()), ["agent.1-1", "agent.2-1"]);
-    let refused = stage.cluster.replace((&info, "a module was published"), async {
+    let refused = stage.cluster.replace(&info, "a module was published", async {
         Err(crate::SpawnError::Failed { node_type: "agent".into(), detail: "no".into() })
     });
     assert_eq!(refused.await.unwrap_err().reason(), "BACKEND_FAILED");
@@ -254,7 +254,7 @@ async fn a_type_that_is_replaced_serves_on_and_one_that_is_retired_is_not_there_
     }
     assert_eq!(stage.cluster.drain(&DrainTarget::Type("agent".into())).unwrap_err().reason(), "UNKNOWN_TYPE");
     assert!(!stage.cluster.status().nodes_by_type.contains_key(&"agent".into()));
-    stage.cluster.replace((&info, "a module was published"), make(&["agent.3-1"])).await.unwrap();
+    stage.cluster.replace(&info, "a module was published", make(&["agent.3-1"])).await.unwrap();
     stage.gate.add_permits(1);
     assert!(stage.ask(asking("again")).await.unwrap().is_ok());
 }
@@ -269,7 +269,7 @@ async fn a_tenants_nodes_serve_it_alone_and_come_before_those_of_everybody() {
         node.view.traits.tenant = "acme".into();
         Ok(SpawnOutcome { nodes: vec![Arc::new(node) as Arc<dyn Node>], spawn_us: vec![1.0] })
     };
-    stage.cluster.replace((&info, "a module was published"), make).await.unwrap();
+    stage.cluster.replace(&info, "a module was published", make).await.unwrap();
     let of = |tenant: &str, node_type: Option<&str>| GenerateRequest {
         share: Share { tenant: tenant.into(), ..Share::default() },
         node_type: node_type.map(TypeName::from),
