@@ -47,12 +47,13 @@ pub(crate) fn start(config: &Config) -> Result<(Writing, Option<Traces>), Failur
         LogFormat::Json => llambo_telemetry::LogFormat::Json,
     };
     let logs = Logs { level: config.logging.level.clone(), format };
-    let Some(destination) = destination(&config.tracing)? else {
-        return Ok((logs.start(None).map_err(|e| failure(&e))?, None));
-    };
-    let (queue, waiting) = span_queue();
-    let lines = logs.start(Some(&queue)).map_err(|e| failure(&e))?;
-    Ok((lines, Some(Traces { destination, waiting })))
+    let queued = destination(&config.tracing)?.map(|destination| {
+        let (queue, waiting) = span_queue();
+        (queue, Traces { destination, waiting })
+    });
+    let (queue, traces) = queued.unzip();
+    let writing = logs.start(queue.as_ref()).map_err(|e| failure(&e))?;
+    Ok((writing, traces))
 }
 
 /// What is wrong in telemetry is the configuration's fault, unless somebody was there before.

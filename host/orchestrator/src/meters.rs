@@ -76,7 +76,7 @@ impl AllMeters {
         })
     }
 
-    /// How long a node was chosen for.
+    /// How long it took to choose a node.
     pub(crate) fn chosen(&self, took: Duration) {
         self.choice.get_or_init(|| histogram!("llambo_orchestrator_choice_seconds")).record(took);
     }

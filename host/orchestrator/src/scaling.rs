@@ -198,9 +198,9 @@ impl Autoscaler {
                 } else if nodes > 0 {
                     // others serve the same model: each takes its part of those who wait for any of them
                     own_waiting += in_line.div_ceil(admission.registry.n_types_in(id).max(1));
-                } else if is_missed {
+                } else if is_missed && admission.registry.scope(id).live == 0 {
                     // who is served elsewhere in the meantime waits for nobody here
-                    own_waiting += if admission.registry.scope(id).live == 0 { in_line } else { 0 };
+                    own_waiting += in_line;
                 }
             }
             if is_missed {

@@ -47,10 +47,7 @@ pub enum TelemetryError {
 
 /// Describes this crate's metrics to the recorder; call once, after it is installed.
 pub fn describe_metrics() {
-    metrics::describe_counter!(
-        "llambo_log_lines_lost_total",
-        "Log lines that nobody took in time: standard error was full or halted"
-    );
+    metrics::describe_counter!(logs::LOST, "Log lines that nobody took in time: standard error was full or halted");
     metrics::describe_counter!(
         traces::SPANS,
         "Parts of traces, by outcome: sent, dropped because the queue was full, failed because the collector did not take them"

@@ -22,6 +22,9 @@ use crate::{SpanQueue, TelemetryError};
 
 /// Lines that wait for whoever reads them. Those beyond are lost, and counted.
 const MAX_WAITING: usize = 16_384;
+/// What lines that wait get to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+pub(crate) const LOST: &str = "llambo_log_lines_lost_total";
 
 /// Which lines are written, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +45,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// What lines that wait get to be written at the end.
-const LAST_LINES: Duration = Duration::from_secs(2);
-
 /// Lines are written as long as this is there; its end writes those that wait, if somebody takes them.
 pub struct Writing {
     guard: Option<WorkerGuard>,
@@ -54,7 +54,7 @@ pub struct Writing {
 impl Writing {
     /// Brings the metrics of the lines up to date.
     pub fn publish(&self) {
-        metrics::counter!("llambo_log_lines_lost_total").absolute(self.lost.dropped_lines() as u64);
+        metrics::counter!(LOST).absolute(self.lost.dropped_lines() as u64);
     }
 }
 

@@ -70,10 +70,10 @@ impl Bar {
     fn draw(&mut self, text: &str) {
         let text = if text.is_empty() { String::new() } else { format!("{}: {}", self.name, output::for_terminal(text)) };
         // a line that wraps could not be drawn over
-        let columns = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
-        let text: String = text.chars().take(columns.saturating_sub(1)).collect();
+        let room = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns)).saturating_sub(1);
+        let text: String = text.chars().take(room).collect();
         let width = text.chars().count();
-        let padding = self.width.min(columns.saturating_sub(1)).saturating_sub(width);
+        let padding = self.width.min(room).saturating_sub(width);
         // nobody can be told that standard error is gone
         let _ = write!(io::stderr(), "\r{text}{:padding$}", "");
         self.width = width;
